@@ -1,0 +1,338 @@
+"""YAML files to frozen values, strictly.
+
+YAML 1.2 through ruamel.yaml (so `no` and `22:30` stay text), then pydantic. Unknown keys, doubled keys and bad values
+are refused with `file:line:col: path: what is wrong (and what was probably meant)`. Nothing is read twice, nothing is
+guessed, and a file that is half written does not load.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from gateway.errors import ConfigError, Problem
+
+
+class Settings(BaseModel):
+    """Base of every settings value: frozen, and a key it does not know is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: object) -> object:
+    """`90s`, `5m`, `4h`, `5d` or a plain number of seconds, to seconds."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip())
+        if not match:
+            raise ValueError("a duration is a number with a unit, such as 90s, 5m, 4h or 5d")
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+_SIZES = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20, "G": 1 << 30, "GIB": 1 << 30}
+
+
+def _size(value: object) -> object:
+    """`25M`, `1GiB` or a plain number of bytes, to bytes."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+)\s*([KMG](?:i?B)?)?", value.strip(), re.IGNORECASE)
+        unit = (match[2] or "").upper().replace("KB", "K").replace("MB", "M").replace("GB", "G") if match else ""
+        if not match or unit not in _SIZES:
+            raise ValueError("a size is a number with a unit, such as 512K, 25M or 1G")
+        return int(match[1]) * _SIZES[unit]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, Field()]
+
+
+class Listener(Settings):
+    """One listening socket.
+
+    kind: `submission` (staff; STARTTLS, port 587), `submissions` (staff; TLS from the first byte, port 465), `relay`
+    (other servers, port 25), `filter` (a mail server that asks us as its content filter; trusted peers only).
+    """
+
+    kind: Literal["submission", "submissions", "relay", "filter"]
+    address: str = "127.0.0.1"
+    port: Port
+    networks: tuple[Network, ...] = ()  # relay: who may send to any domain; filter: who may connect at all
+    xforward_from: tuple[Network, ...] = ()  # who may tell the original client by XFORWARD or XCLIENT
+    proxy_from: tuple[Network, ...] = ()  # who sends a PROXY protocol header (v1, v2)
+    require_tls: bool = False  # relay: refuse MAIL without STARTTLS
+    next_hop: str = ""  # filter: name of the next hop that takes everything back
+
+
+class Tls(Settings):
+    certificate: Path | None = None  # PEM chain
+    key: Path | None = None
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
+class PasswordCheck(Settings):
+    """The existing mail server that knows the passwords of staff."""
+
+    protocol: Literal["imap", "smtp"] = "imap"
+    host: str
+    port: Port
+    tls: Literal["none", "starttls", "implicit"] = "implicit"
+    verify: bool = True
+    ca: Path | None = None
+    timeout: Duration = 10
+    cache: Duration = 60  # how long a good password is remembered (salted hash, memory only)
+    failures: int = 5  # wrong passwords of one login, or ten times as many of one host, before it is locked out
+    lockout: Duration = 900
+
+
+class NextHop(Settings):
+    """Where mail for some domains goes. `tls`: none, may (opportunistic), encrypt (required), verify (required, name checked)."""
+
+    name: str
+    domains: tuple[str, ...] = ()  # `tinh.gov.vn`, `.tinh.gov.vn` (with all below), `*` for everything else
+    host: str
+    port: Port = 25
+    protocol: Literal["smtp", "lmtp"] = "smtp"
+    tls: Literal["none", "may", "encrypt", "verify"] = "may"
+    ca: Path | None = None
+    connections: int = Field(4, ge=1)
+    login: str = ""
+    password_file: Path | None = None
+
+
+class Retry(Settings):
+    """reliability.md 1.1: 5, 10, 20, 40, 60 min, then hourly, each ±20 %; give up after 5 days."""
+
+    schedule: tuple[Duration, ...] = (300, 600, 1200, 2400, 3600)  # the last one repeats
+    jitter: float = Field(0.2, ge=0, le=0.9)
+    delay_notices: tuple[Duration, ...] = (4 * 3600, 24 * 3600)
+    give_up: Duration = 5 * 86400
+
+
+class Limits(Settings):
+    """Defaults from well-known peers, see reliability.md 3.1."""
+
+    message_size: Size = 50 << 20
+    memory_size: Size = 1 << 20  # bodies above this are spilled under a one-time key
+    recipients: int = 100
+    line_length: Size = 65536  # RFC 5321 says 1000; real senders exceed it
+    connections: int = 1000
+    connections_per_host: int = 100
+    new_connections_per_minute: int = 600  # per host
+    messages_per_session: int = 1000
+    errors_per_session: int = 20
+    unknown_recipients: int = 10
+    command_timeout: Duration = 120
+    data_timeout: Duration = 300
+    session_timeout: Duration = 1800
+    minimum_rate: int = 500  # bytes a second during DATA, Postfix smtpd_min_data_rate
+    hops: int = 50  # Received fields before it is a loop, Postfix hopcount_limit
+    free_disk: Size = 500 << 20  # below this (or twice the message limit) MAIL is answered 452
+
+
+class Budget(Settings):
+    """What inspection may take."""
+
+    seconds: Duration = 20  # for one message, before 250; Outlook gives up after 60
+    workers: int = Field(2, ge=1)
+    memory: Size = 1 << 30  # address space of one worker
+    file_seconds: Duration = 10  # CPU seconds for one file
+    ocr: bool = True
+    ocr_pages: int = 3
+    ocr_seconds: Duration = 8
+    container_depth: int = 2
+    container_files: int = 500
+    container_bytes: Size = 200 << 20
+    container_ratio: int = 200
+
+
+class Clamd(Settings):
+    """clamd over a Unix socket or loopback TCP."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: Port = 3310
+    timeout: Duration = 10
+
+
+class SenderCheck(Settings):
+    """SPF, DKIM, DMARC for mail from outside; needs DNS."""
+
+    enabled: bool = False
+    resolvers: tuple[str, ...] = ()
+    timeout: Duration = 5
+    arc_sealers: tuple[str, ...] = ()
+
+
+class Contacts(Settings):
+    """Who is named in replies and notices."""
+
+    agency_name: str = ""
+    clerk_phone: str = ""
+    clerk_email: str = ""
+    mail_admin: str = ""
+    security_officer: str = ""
+    notice_from: str = ""  # header From of notices; envelope sender is always null
+
+
+class Gateway(Settings):
+    """`gateway.yaml`."""
+
+    hostname: str
+    data: Path  # relative to the configuration directory
+    database: str = ""  # SQLAlchemy URL; empty: SQLite in `data`
+    listeners: tuple[Listener, ...]
+    domains: tuple[str, ...] = ()  # recipient domains we answer for; relay refuses others from outside
+    tls: Tls = Tls()
+    passwords: PasswordCheck | None = None
+    next_hops: tuple[NextHop, ...]
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+    budget: Budget = Budget()
+    clamd: Clamd | None = None
+    sender_check: SenderCheck = SenderCheck()
+    contacts: Contacts = Contacts()
+    notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
+    official_archive_content: bool = True  # RG-09: False keeps only metadata of personal work mail
+
+    @model_validator(mode="after")
+    def _hops_exist(self) -> Gateway:
+        names = [hop.name for hop in self.next_hops]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"next hop {name!r} is named twice")
+        for listener in self.listeners:
+            if listener.kind == "filter" and listener.next_hop not in names:
+                raise ValueError(f"listener on port {listener.port}: next_hop {listener.next_hop!r} is none of {', '.join(names)}")
+            if listener.kind == "filter" and not listener.networks:
+                raise ValueError(f"listener on port {listener.port}: a filter needs `networks`, the hosts that may connect")
+            if listener.kind in ("submission", "submissions") and self.passwords is None:
+                raise ValueError(f"listener on port {listener.port}: submission needs `passwords`, the server that checks them")
+            if listener.kind in ("submission", "submissions") and not (self.tls.certificate and self.tls.key):
+                raise ValueError(f"listener on port {listener.port}: submission needs `tls` with certificate and key")
+        return self
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: Path, shown: str | None = None) -> Any:
+    """The plain data of a YAML file, with line marks (ruamel's CommentedMap and CommentedSeq). Raises ConfigError."""
+    name = shown or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem(name, 0, 0, "file not found")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "cannot be read")
+        raise ConfigError([Problem(name, 0, 0, reason)]) from None
+    try:
+        return YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = re.sub(r"\s+", " ", (error.problem or error.context or "not YAML").split("\n")[0])
+        raise ConfigError([Problem(name, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, problem)]) from None
+    except YAMLError as error:
+        raise ConfigError([Problem(name, 0, 0, str(error).split("\n")[0])]) from None
+
+
+def build(model: type[Model], data: Any, file: str) -> Model:
+    """Validate plain data into `model`; every problem with its line. Raises ConfigError."""
+    if data is None:
+        raise ConfigError([Problem(file, 0, 0, "the file is empty")])
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_problem(model, data, file, one) for one in error.errors()]) from None
+
+
+def load(model: type[Model], path: Path, shown: str | None = None) -> Model:
+    """Read one YAML file into `model`. Raises ConfigError with all problems of the file."""
+    return build(model, load_yaml(path, shown), shown or str(path))
+
+
+def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Problem:
+    steps = [step for step in error["loc"]]
+    line, column = _place(data, steps)
+    where = ".".join(str(step) for step in steps) or "file"
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        name, known = str(steps[-1]), _known_keys(model, steps[:-1])
+        near = difflib.get_close_matches(name, known, 1)
+        text = f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}" if known else "")
+    elif kind == "missing":
+        text = f"missing key {steps[-1]!r}"
+    elif kind == "literal_error":
+        given, allowed = str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        near = difflib.get_close_matches(given, allowed, 1)
+        text = f"{where}: {given!r} is not one of {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else "")
+    else:
+        message = error["msg"].removeprefix("Value error, ")
+        given = error.get("input")
+        shown = "" if isinstance(given, (dict, list)) or kind == "value_error" and not steps else f" (got {given!r})"
+        text = f"{where}: {message[0].lower() + message[1:]}{shown}"
+    return Problem(file, line, column, text)
+
+
+def _place(data: Any, steps: list[Any]) -> tuple[int, int]:
+    """Line and column, from 1, of the deepest node on the path that the file holds."""
+    line = column = 0
+    node = data
+    marks = getattr(node, "lc", None)
+    if marks is not None and marks.line is not None:
+        line, column = marks.line + 1, marks.col + 1
+    for step in steps:
+        marks = getattr(node, "lc", None)
+        try:
+            if isinstance(node, dict) and step in node:
+                at = marks.key(step) if marks is not None else None
+                node = node[step]
+            elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+                at = marks.item(step) if marks is not None else None
+                node = node[step]
+            else:
+                continue  # a union's tag or a missing key: stay where we are
+        except (KeyError, AttributeError, TypeError):
+            break
+        if at is not None:
+            line, column = at[0] + 1, at[1] + 1
+    return line, column
+
+
+def _known_keys(model: type[BaseModel], steps: list[Any]) -> list[str]:
+    """The keys that are known at a place in the model, for a hint."""
+    current: Any = model
+    for step in steps:
+        if isinstance(step, int):
+            continue
+        fields = getattr(current, "model_fields", None)
+        if fields is None:
+            return []
+        found = next((f for n, f in fields.items() if n == step or f.alias == step), None)
+        if found is None:
+            continue
+        current = _inner_model(found.annotation)
+    fields = getattr(current, "model_fields", {})
+    return sorted(f.alias or n for n, f in fields.items())
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        inner = _inner_model(argument)
+        if inner is not None:
+            return inner
+    return None

@@ -1,0 +1,1 @@
+"""What a message and its files are: facts, never judgements."""
