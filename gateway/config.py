@@ -215,11 +215,17 @@ class Gateway(Settings):
                 raise ValueError(f"next hop {name!r} is named twice")
         for listener in self.listeners:
             if listener.kind == "filter" and listener.next_hop not in names:
-                raise ValueError(f"listener on port {listener.port}: next_hop {listener.next_hop!r} is none of {', '.join(names)}")
+                raise ValueError(
+                    f"listener on port {listener.port}: next_hop {listener.next_hop!r} is none of {', '.join(names)}"
+                )
             if listener.kind == "filter" and not listener.networks:
-                raise ValueError(f"listener on port {listener.port}: a filter needs `networks`, the hosts that may connect")
+                raise ValueError(
+                    f"listener on port {listener.port}: a filter needs `networks`, the hosts that may connect"
+                )
             if listener.kind in ("submission", "submissions") and self.passwords is None:
-                raise ValueError(f"listener on port {listener.port}: submission needs `passwords`, the server that checks them")
+                raise ValueError(
+                    f"listener on port {listener.port}: submission needs `passwords`, the server that checks them"
+                )
             if listener.kind in ("submission", "submissions") and not (self.tls.certificate and self.tls.key):
                 raise ValueError(f"listener on port {listener.port}: submission needs `tls` with certificate and key")
         return self
@@ -243,7 +249,9 @@ def load_yaml(path: Path, shown: str | None = None) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = re.sub(r"\s+", " ", (error.problem or error.context or "not YAML").split("\n")[0])
-        raise ConfigError([Problem(name, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, problem)]) from None
+        raise ConfigError(
+            [Problem(name, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, problem)]
+        ) from None
     except YAMLError as error:
         raise ConfigError([Problem(name, 0, 0, str(error).split("\n")[0])]) from None
 
@@ -271,17 +279,21 @@ def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Proble
     if kind == "extra_forbidden":
         name, known = str(steps[-1]), _known_keys(model, steps[:-1])
         near = difflib.get_close_matches(name, known, 1)
-        text = f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}" if known else "")
+        text = f"unknown key {name!r}" + (
+            f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}" if known else ""
+        )
     elif kind == "missing":
         text = f"missing key {steps[-1]!r}"
     elif kind == "literal_error":
         given, allowed = str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"])
         near = difflib.get_close_matches(given, allowed, 1)
-        text = f"{where}: {given!r} is not one of {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else "")
+        text = f"{where}: {given!r} is not one of {', '.join(allowed)}" + (
+            f"; did you mean {near[0]!r}?" if near else ""
+        )
     else:
         message = error["msg"].removeprefix("Value error, ")
         given = error.get("input")
-        shown = "" if isinstance(given, (dict, list)) or kind == "value_error" and not steps else f" (got {given!r})"
+        shown = "" if isinstance(given, (dict, list)) or (kind == "value_error" and not steps) else f" (got {given!r})"
         text = f"{where}: {message[0].lower() + message[1:]}{shown}"
     return Problem(file, line, column, text)
 

@@ -7,7 +7,18 @@ Message bytes are not here but in `store.py`: rows belong into SQL, bodies besid
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -27,7 +38,9 @@ message = Table(
     Column("sender", Text, nullable=False),  # envelope sender, '' for the null sender
     Column("login", Text, nullable=False, default=""),
     Column("peer", Text, nullable=False, default=""),
-    Column("trace", LargeBinary, nullable=False, default=b""),  # header fields put on top at delivery; not part of the bytes
+    Column(
+        "trace", LargeBinary, nullable=False, default=b""
+    ),  # header fields put on top at delivery; not part of the bytes
     Column("subject", Text, nullable=False, default=""),
     Column("header_from", Text, nullable=False, default=""),
     Column("message_id", Text, nullable=False, default=""),
@@ -138,7 +151,9 @@ event = Table(
     Column("key", Text, nullable=False, unique=True),
     Column("at", BigInteger, nullable=False),
     Column("month", Text, nullable=False),  # YYYY-MM in Asia/Ho_Chi_Minh
-    Column("kind", Text, nullable=False),  # sent, received, returned, held, blocked_secret, malware, refused_envelope, delivered, failed …
+    Column(
+        "kind", Text, nullable=False
+    ),  # sent, received, returned, held, blocked_secret, malware, refused_envelope, delivered, failed …
     Column("agency", Text, nullable=False),
     Column("direction", Text, nullable=False),
     Column("message_class", Text, nullable=False, default=""),

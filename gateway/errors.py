@@ -72,7 +72,11 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        place = self.file + (f":{self.line}" if self.line else "") + (f":{self.column}" if self.line and self.column else "")
+        place = (
+            self.file
+            + (f":{self.line}" if self.line else "")
+            + (f":{self.column}" if self.line and self.column else "")
+        )
         return f"{place}: {self.text}"
 
 

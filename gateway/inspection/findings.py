@@ -88,7 +88,9 @@ class Signature(Fact):
     signer: str = ""  # common name of the certificate's subject
     organisation: str = ""
     subject: str = ""  # whole distinguished name
-    subject_ids: tuple[str, ...] = ()  # UID values (MST:…, MNS:…), e-mail addresses, organisation names and SHA-256 fingerprint, for matching to the directory
+    subject_ids: tuple[
+        str, ...
+    ] = ()  # UID values (MST:…, MNS:…), e-mail addresses, organisation names and SHA-256 fingerprint, for matching to the directory
     issuer: str = ""
     trust: Literal["", "chuyen_dung", "quoc_gia"] = ""
     signed_at: str = ""
@@ -169,7 +171,9 @@ class FileFacts(Fact):
     encrypted: bool = False
     damaged: bool = False
     pages: int | None = None
-    text_layer: Literal["", "full", "none", "garbage"] = ""  # garbage: private encoding or legacy font without a mapping
+    text_layer: Literal["", "full", "none", "garbage"] = (
+        ""  # garbage: private encoding or legacy font without a mapping
+    )
     ocr_pages: int = 0
     scan: bool = False
     fonts: tuple[str, ...] = ()  # legacy fonts only (.VnTime, VNI-Times)
@@ -235,7 +239,9 @@ class Inspection(Fact):
     findings: tuple[Finding, ...] = ()
     runs: tuple[CheckRun, ...] = ()
     sender: SenderFacts = SenderFacts()
-    texts: dict[str, str] = {}  # extracted text by file path, cut per file, for the search index; dropped before facts are archived
+    texts: dict[
+        str, str
+    ] = {}  # extracted text by file path, cut per file, for the search index; dropped before facts are archived
 
     @property
     def failed(self) -> tuple[CheckRun, ...]:
