@@ -7,9 +7,23 @@ Message bytes are not here but in `store.py`: rows belong into SQL, bodies besid
 
 from __future__ import annotations
 
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
+    Dialect,
+    Engine,
     ForeignKey,
     Index,
     Integer,
@@ -18,7 +32,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    create_engine,
+    exc,
+    make_url,
 )
+from sqlalchemy import event as events
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway import durable
+from gateway.errors import LOCAL_ERROR, Failure
 
 metadata = MetaData()
 
@@ -78,7 +100,8 @@ recipient = Table(
     Column("orcpt", Text, nullable=False, default=""),
     Column("agency", Text, nullable=False, default=""),
     Column("verdict", Text, nullable=False),
-    # queued, held, delivered, failed (gave up or refused by next hop), returned (by us, notice owed), refused (in session)
+    # queued, held, delivered, failed (gave up, or refused by the next hop), returned (by us, notice owed), refused (in
+    # the session)
     Column("state", Text, nullable=False),
     Column("destination", Text, nullable=False, default=""),  # next hop key
     Column("attempts", Integer, nullable=False, default=0),
@@ -91,8 +114,8 @@ recipient = Table(
     Index("recipient_due", "state", "next_attempt_at"),
 )
 
-#: The relay journal: a row with `intent_at` is durable before DATA is sent, `result` after the answer. An intent without
-#: a result at start-up is a possible duplicate and is logged as one.
+#: The relay journal: a row with `intent_at` is durable before DATA is sent, `result` after the answer. An intent
+#: without a result at start-up is a possible duplicate and is logged as one.
 attempt = Table(
     "attempt",
     metadata,
@@ -208,3 +231,290 @@ notice_sent = Table(
     Column("key", Text, primary_key=True),
     Column("at", BigInteger, nullable=False),
 )
+
+#: Readable text of body and files, for the search index: zlib over JSON `{path: text}`. Not part of the proof; gone
+#: with the content when a message is disposed of.
+fulltext = Table(
+    "fulltext",
+    metadata,
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("texts", LargeBinary, nullable=False),
+)
+
+#: One row: the version of these tables.
+schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+#: How long a transaction waits for another process that holds the database: long enough for a command line tool at
+#: work, short enough that a client is still there to read 451.
+BUSY_SECONDS = 4.0
+
+#: Functions that share one transaction at most, so that one slow disk does not make the first of them wait for ever.
+GROUP = 256
+
+
+@cache
+def _insert_sql(dialect: str, table: Table, ignore: bool) -> str:
+    """INSERT of all columns (autoincremented ones aside), in the driver's own parameter style."""
+    names = [column.name for column in table.columns if column is not table.autoincrement_column]
+    paramstyle: Dialect
+    if dialect == "sqlite":
+        statement: Any = sqlite.insert(table)
+        paramstyle = sqlite.dialect(paramstyle="named")
+    else:
+        statement = postgresql.insert(table)
+        paramstyle = postgresql.dialect(paramstyle="pyformat")
+    if ignore:
+        statement = statement.on_conflict_do_nothing()
+    return str(statement.compile(dialect=paramstyle, column_keys=names))
+
+
+@cache
+def _defaults(table: Table) -> dict[str, object]:
+    return {
+        column.name: column.default.arg if column.default is not None else None  # type: ignore[attr-defined]
+        for column in table.columns
+        if column is not table.autoincrement_column
+    }
+
+
+def insert(connection: Connection, table: Table, rows: Iterable[Mapping[str, object]], *, ignore: bool = False) -> int:
+    """Insert rows, absent columns by their default; with `ignore` rows that are there already stay as they are.
+
+    Returns how many were inserted. Written out because it runs five times for each message: SQLAlchemy's own way takes
+    four times the CPU.
+    """
+    defaults = _defaults(table)
+    values = [{**defaults, **row} for row in rows]
+    if not values:
+        return 0
+    sql = _insert_sql(connection.dialect.name, table, ignore)
+    return connection.exec_driver_sql(sql, values if len(values) > 1 else values[0]).rowcount
+
+
+class Database:
+    """The rows. Reads run in a few threads, each on a snapshot; writes in one thread that groups them.
+
+    Functions given to `write` while a commit is on its way to the disk share the next one, each in a savepoint of its
+    own: one that fails undoes its own rows and nobody else's. `write` returns only after COMMIT.
+
+    broken: why nothing more is written until a restart, or empty.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.broken = ""
+        self._writer = engine.execution_options(writer=True)
+        self._readers = ThreadPoolExecutor(4, "database-read")
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="database-write", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, url: str, *, busy_seconds: float = BUSY_SECONDS) -> Database:
+        """Open, and create the tables when there are none. `url`: SQLAlchemy's, `sqlite:////path` or
+        `postgresql+psycopg://…`. Raises Failure when the database cannot be used as it must be."""
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, pool_size=6, max_overflow=0, connect_args={"timeout": busy_seconds})
+            events.listen(engine, "connect", _prepare_sqlite)
+            events.listen(engine, "begin", _begin_sqlite)
+            if parsed.database:
+                durable.make_folder(Path(parsed.database).absolute().parent)
+        else:
+            engine = create_engine(
+                parsed.set(drivername="postgresql+psycopg"), pool_size=6, max_overflow=0, pool_pre_ping=True
+            )
+        try:
+            with engine.execution_options(writer=True).begin() as connection:
+                metadata.create_all(connection)
+                if connection.execute(schema.select()).first() is None:
+                    connection.execute(schema.insert().values(version=SCHEMA_VERSION))
+                version = connection.execute(schema.select()).scalar_one()
+            if version != SCHEMA_VERSION:
+                raise Failure(
+                    LOCAL_ERROR.text,
+                    f"database: tables of version {version}, this program knows {SCHEMA_VERSION}",
+                    retryable=False,
+                )
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                durable.sync_folder(Path(parsed.database).absolute().parent)
+        except (exc.DBAPIError, OSError) as error:
+            engine.dispose()
+            raise Failure(LOCAL_ERROR.text, f"database: {_reason(error)}") from error
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine)
+
+    async def write(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` in the writer's thread and return its result once it is committed and durable.
+
+        `fn` may be called once only, must not commit, and must not wait for anything but the database. What it raises
+        is raised here, its rows undone. Raises Failure (retryable) when the database does not take it: then the rows
+        are not there, or (an error in the commit itself) may be there after a restart.
+        """
+        if self.broken:
+            raise Failure(LOCAL_ERROR.text, f"database: {self.broken}")
+        if self._closed:
+            raise Failure(LOCAL_ERROR.text, "database: closed")
+        loop = asyncio.get_running_loop()
+        job = _Job(fn, loop, loop.create_future())
+        self._queue.put(job)
+        return await job.future  # type: ignore[no-any-return]
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` in a reader's thread on one snapshot. Raises Failure when the database cannot be read."""
+
+        def run() -> T:
+            try:
+                with self.engine.connect() as connection:
+                    return fn(connection)
+            except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+                raise Failure(LOCAL_ERROR.text, f"database: {_reason(error)}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    def close(self) -> None:
+        """Finish what is queued, then let go. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+            self._readers.shutdown()
+            self.engine.dispose()
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            jobs, last = [job], False
+            while len(jobs) < GROUP:
+                try:
+                    another = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if another is None:
+                    last = True
+                    break
+                jobs.append(another)
+            self._commit(jobs)
+            _deliver(jobs)
+            if last:
+                break
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """One transaction for all of them. Whatever happens, each job ends with a result or an error."""
+        try:
+            if self.broken:
+                raise Failure(LOCAL_ERROR.text, f"database: {self.broken}")
+            with self._writer.connect() as connection:
+                try:
+                    connection.begin()
+                    for job in jobs:
+                        job.run(connection, savepoint=len(jobs) > 1)
+                    if len(jobs) == 1 and jobs[0].error is not None:
+                        connection.rollback()
+                    else:
+                        durable.step()
+                        connection.commit()
+                        durable.step()
+                except BaseException as error:
+                    self._judge(error)
+                    try:
+                        connection.rollback()
+                    except exc.DBAPIError:
+                        connection.invalidate()
+                    raise
+        except BaseException as error:
+            failure = error if isinstance(error, Failure) else Failure(LOCAL_ERROR.text, f"database: {_reason(error)}")
+            for job in jobs:
+                if job.error is None:
+                    job.error = failure
+
+    def _judge(self, error: BaseException) -> None:
+        """After an fsync that failed nobody knows what is on disk: stop. A full or locked database passes by itself."""
+        original = getattr(error, "orig", error)
+        if isinstance(original, sqlite3.Error):
+            code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+            if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM):
+                self.broken = _reason(error)
+
+
+class _Job:
+    __slots__ = ("error", "fn", "future", "loop", "result")
+
+    def __init__(self, fn: Callable[[Connection], Any], loop: asyncio.AbstractEventLoop, future: Any) -> None:
+        self.fn, self.loop, self.future = fn, loop, future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self, connection: Connection, savepoint: bool) -> None:
+        """Raises only what concerns the whole transaction."""
+        if savepoint:
+            connection.exec_driver_sql("SAVEPOINT job")
+        try:
+            self.result = self.fn(connection)
+        except (exc.OperationalError, exc.InterfaceError):
+            raise  # locked, full, broken, connection gone: not this job's fault, and not over with it
+        except BaseException as error:
+            self.error = error
+            if savepoint:
+                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
+        if savepoint:
+            connection.exec_driver_sql("RELEASE SAVEPOINT job")
+
+
+def _deliver(jobs: list[_Job]) -> None:
+    """Hand results to the loops they came from, one wake-up for each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in jobs:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, mine in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, mine)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            continue
+
+
+def _settle(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # cancelled by its caller; the rows are there all the same
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Durability is asserted, not hoped for: WAL with synchronous=NORMAL loses acknowledged rows in a power cut."""
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma, wanted in (("journal_mode=WAL", "wal"), ("synchronous=FULL", None), ("foreign_keys=ON", None)):
+        answer = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if wanted and (answer is None or answer[0] != wanted):
+            raise sqlite3.OperationalError(f"PRAGMA {pragma} answered {answer and answer[0]}: is this a local disk?")
+    for pragma, value in (("synchronous", 2), ("foreign_keys", 1)):
+        if connection.execute(f"PRAGMA {pragma}").fetchone()[0] != value:
+            raise sqlite3.OperationalError(f"PRAGMA {pragma} cannot be set to {value}")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE: wait for the write lock at the start, within the busy timeout, instead of failing in the middle.
+    writer = connection.get_execution_options().get("writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+def _reason(error: BaseException) -> str:
+    """One line without statement and parameters: they may hold what a log must not."""
+    original = getattr(error, "orig", None) or error
+    name = getattr(original, "sqlite_errorname", "") or type(original).__name__
+    return f"{name}: {' '.join(str(original).split())}"[:300]
+
+
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of an SQLite file."""
+    return "sqlite:///" + os.fspath(path.absolute())
