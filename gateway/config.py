@@ -207,6 +207,18 @@ class Gateway(Settings):
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
     official_archive_content: bool = True  # RG-09: False keeps only metadata of personal work mail
 
+    def hop_for(self, domain: str) -> NextHop | None:
+        """The next hop of a recipient domain: an exact entry wins, then the longest `.suffix`, then `*`."""
+        best, weight = None, -1
+        for hop in self.next_hops:
+            for pattern in hop.domains:
+                if pattern == domain:
+                    return hop
+                below = pattern.startswith(".") and (domain.endswith(pattern) or domain == pattern[1:])
+                if (below or pattern == "*") and len(pattern) * below > weight:
+                    best, weight = hop, len(pattern) * below
+        return best
+
     @model_validator(mode="after")
     def _hops_exist(self) -> Gateway:
         names = [hop.name for hop in self.next_hops]

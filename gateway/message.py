@@ -79,6 +79,7 @@ class Origin:
     asks us as its content filter), `imap` (read from a mailbox).
     peer: address of the connecting host. client: the original client's address when a trusted host told it
     (XFORWARD, XCLIENT, PROXY), else the same as `peer`. trusted: the peer is one of our own servers.
+    next_hop: name of the hop that takes everything back, when we are another server's content filter.
     """
 
     channel: str
@@ -90,6 +91,7 @@ class Origin:
     client_name: str = ""
     protocol: str = "ESMTP"
     trusted: bool = False
+    next_hop: str = ""
 
 
 class Body(Protocol):

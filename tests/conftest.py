@@ -1,1 +1,34 @@
-"""What all tests share."""
+"""What all tests share: a running gateway with its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+
+
+@pytest.fixture
+def sink() -> Iterator[harness.Sink]:
+    """A next hop that keeps what it is given."""
+    made = harness.Sink()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def passwords() -> Iterator[harness.PasswordServer]:
+    """The server that knows the passwords."""
+    made = harness.PasswordServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServer) -> Iterator[harness.Gateway]:
+    """A running gateway in front of `sink`; ended in good order, and its exit code checked."""
+    made = harness.Gateway(harness.write_config(tmp_path, hop_port=sink.port, auth_port=passwords.port))
+    yield made.start()
+    assert made.stop() == 0, made.log.read_text()[-4000:]

@@ -1,0 +1,98 @@
+"""`congvan …`: puts the commands together and turns failures into one clear line and an exit code.
+
+Exit codes (design.md section 6): 0 done, 1 the thing asked about is not so, 2 configuration or usage, 75 try again.
+Command modules are imported when asked for, so that `congvan --help` does not pay for pyHanko.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.errors import ConfigError, Failure
+
+EX_CONFIG, EX_TEMPFAIL = 2, 75
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Thư mục cấu hình / configuration folder")]
+
+#: noun → module in `gateway.commands`; `*` mounts the module's commands at the top level
+GROUPS = {
+    "archive": "archive",
+    "queue": "queue",
+    "held": "held",
+    "stats": "stats",
+    "directory": "directory",
+    "trust": "trust",
+}
+#: command at the top level → module
+TOP = {
+    "check": "policy",
+    "explain": "policy",
+    "replay": "policy",
+    "inspect": "inspect",
+    "verify-proof": "verify_proof",
+    "serve": "serve",
+    "demo": "demo",
+}
+
+
+def build(wanted: str | None) -> typer.Typer:
+    """The command tree, with the module of `wanted` imported; all of them when it is unknown or None (help)."""
+    app = typer.Typer(
+        name="congvan",
+        help="Cổng thư điện tử công vụ / gateway on official mailboxes",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    known = wanted in GROUPS or wanted in TOP
+
+    @app.callback(invoke_without_command=True)
+    def _main(
+        context: typer.Context, version: Annotated[bool, typer.Option("--version", help="In phiên bản")] = False
+    ) -> None:
+        if version:
+            typer.echo(f"congvan-gateway {__version__}")
+            raise typer.Exit(0)
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+            raise typer.Exit(EX_CONFIG)
+
+    for noun, module in GROUPS.items():
+        if wanted == noun or not known:
+            app.add_typer(importlib.import_module(f"gateway.commands.{module}").app, name=noun)
+    mounted = set()
+    for command, module in TOP.items():
+        if (wanted == command or not known) and module not in mounted:
+            mounted.add(module)
+            app.registered_commands += importlib.import_module(f"gateway.commands.{module}").app.registered_commands
+    return app
+
+
+def main() -> None:
+    """Entry point of the `congvan` command."""
+    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    try:
+        build(wanted)()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except Failure as failure:
+        print(f"congvan: {failure.public}", file=sys.stderr)
+        sys.exit(EX_TEMPFAIL if failure.retryable else 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Composition only: configuration to objects to tasks; signals, readiness, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from gateway import config, directory, log as logs, policy, smtp_in
+from gateway.archive import Archive
+from gateway.database import Database
+from gateway.errors import ConfigError
+from gateway.inspection.run import Inspector
+from gateway.passwords import PasswordChecker
+from gateway.pipeline import Pipeline, Rules
+from gateway.queue import Queue
+from gateway.store import Store
+
+#: How long connections and deliveries under way may finish after SIGTERM (reliability.md R11: at most 25 s in all).
+DRAIN_SECONDS = 20.0
+#: reliability.md 2.4: sequence and sign within a second.
+CHECKPOINT_SECONDS = 1.0
+
+
+def notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)); does nothing where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), address)
+
+
+def read_settings(directory_path: Path) -> config.Gateway:
+    """`gateway.yaml`, with relative paths taken from its own folder. Raises ConfigError."""
+    settings = config.load(config.Gateway, directory_path / "gateway.yaml")
+    base = directory_path.resolve()
+
+    def absolute(path: Path | None) -> Path | None:
+        return base / path if path is not None else None
+
+    passwords = settings.passwords
+    return settings.model_copy(
+        update={
+            "data": base / settings.data,
+            "tls": settings.tls.model_copy(
+                update={"certificate": absolute(settings.tls.certificate), "key": absolute(settings.tls.key)}
+            ),
+            "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
+            "next_hops": tuple(
+                hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
+                for hop in settings.next_hops
+            ),
+        }
+    )
+
+
+def read_rules(directory_path: Path) -> Rules:
+    """Policy and directory. Raises ConfigError."""
+    return Rules(policy.load(directory_path), directory.load(directory_path / "directory"))
+
+
+def database_url(settings: config.Gateway) -> str:
+    return settings.database or f"sqlite:///{settings.data / 'gateway.db'}"
+
+
+class Daemon:
+    """Everything that runs, in the order in which it starts. `run` returns when it has ended in good order."""
+
+    def __init__(self, config_path: Path, *, log: Any = None) -> None:
+        self._config = config_path
+        self.settings = read_settings(config_path)
+        self.rules = read_rules(config_path)
+        self._log = log or logs.get()
+        self._stop = asyncio.Event()
+        self._listeners: list[Any] = []
+        self.ports: dict[str, int] = {}
+
+    async def run(self, ready: Callable[[Daemon], Awaitable[None]] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT. `ready` is called once everything listens."""
+        settings = self.settings
+        settings.data.mkdir(parents=True, exist_ok=True)
+        os.umask(0o077)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+        mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
+        database = Database.open(database_url(settings))
+        store = Store(settings.data / "blobs")
+        archive = Archive(database, store, settings)
+        inspector = Inspector(
+            {
+                "budget": settings.budget.model_dump(mode="json"),
+                "trust": str((self._config / "trust").resolve()),
+                "clamd": settings.clamd.model_dump(mode="json") if settings.clamd else None,
+            },
+            workers=settings.budget.workers,
+            seconds=settings.budget.seconds,
+            log=self._log,
+        )
+        queue = Queue(database, store, settings, clock=time.time, log=self._log)
+        self.pipeline = Pipeline(
+            settings,
+            self.rules,
+            inspector=inspector,
+            archive=archive,
+            authenticate=None,
+            wake=queue.wake,
+            log=self._log,
+            mail_log=mail_log,
+            data=settings.data,
+        )
+        authenticator = PasswordChecker(settings.passwords) if settings.passwords else None
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            await inspector.start()
+            await archive.start()
+            tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
+            tasks.append(asyncio.create_task(self._checkpoints(archive), name="checkpoints"))
+            for listener in settings.listeners:
+                server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log)
+                self._listeners.append(server)
+                self.ports[f"{listener.kind}:{listener.port}"] = server.port
+            self._write_ports()
+            notify("READY=1\nSTATUS=serving")
+            self._log.info("serving", ports=self.ports, policy=self.rules.policy.digest)
+            if ready is not None:
+                tasks.append(asyncio.create_task(ready(self), name="ready"))
+            await self._watch(tasks)
+        finally:
+            notify("STOPPING=1\nSTATUS=draining")
+            self.pipeline.stopping = True
+            self._stop.set()
+            await asyncio.gather(*(server.drain(DRAIN_SECONDS) for server in self._listeners), return_exceptions=True)
+            for task in tasks:
+                if task.get_name() != "queue":
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await archive.checkpoint()
+            await inspector.stop()
+            await archive.close()
+            database.close()
+            self._log.info("ended")
+
+    async def _watch(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Until told to stop. A task that ends by itself is a bug: better a restart than half a gateway."""
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        watched = [task for task in tasks if task.get_name() != "ready"]
+        interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 or None
+        while True:
+            done, _ = await asyncio.wait([stop, *watched], timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            notify("WATCHDOG=1")
+            if stop in done:
+                return
+            for task in done:
+                stop.cancel()
+                task.result()
+                raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
+
+    async def _checkpoints(self, archive: Archive) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            try:
+                await archive.checkpoint()
+            except Exception:
+                self._log.exception("no checkpoint")
+
+    def reload(self) -> None:
+        """SIGHUP: a good policy and directory replace the old pair at once; a bad one changes nothing and says so."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            rules = read_rules(self._config)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._log.error("policy not reloaded", problem=str(problem))
+        else:
+            self.rules = self.pipeline.rules = rules
+            self._log.info("policy reloaded", policy=rules.policy.digest)
+        notify("READY=1")
+
+    def _write_ports(self) -> None:
+        """Where we listen, for people and scripts; the ports may have been chosen by the system."""
+        path = self.settings.data / "ports.json"
+        path.with_suffix(".tmp").write_text(json.dumps(self.ports, indent=1) + "\n")
+        path.with_suffix(".tmp").replace(path)
+
+
+def serve(config_path: Path, *, json_log: bool = True) -> None:
+    """Run the daemon in the foreground. Raises ConfigError for a configuration that cannot be used."""
+    logs.configure(json=json_log)
+    asyncio.run(Daemon(config_path).run())

@@ -1,0 +1,356 @@
+"""The way of a message, and the only file that knows the order of the rooms.
+
+    at the door        MAIL, RCPT: what the envelope alone decides is answered at once
+    known?             the same bytes offered again get the old answer, nothing happens twice
+    inspection         facts, from worker processes, within the budget
+    judgement          policy.judge: pure
+    secret             refused; only a tombstone stays
+    archive            bytes, verdict and what is owed become durable in one commit: then, and only then, 250
+    queue              delivery and notices start; they were owed from the commit on
+
+`docs/flow.md` tells the same walk in prose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway import log as logs
+from gateway import policy as judging
+from gateway import returns, stats
+from gateway.archive import Archive, Case, Notice, Owed, Tombstone
+from gateway.config import Gateway
+from gateway.directory import Directory
+from gateway.errors import LOCAL_ERROR, Failure, Reply
+from gateway.inspection.findings import Inspection, SenderFacts
+from gateway.message import VIETNAM, Address, Body, Envelope, NullSender, Origin, Received, Recipient, Sender
+from gateway.policy import Disposition, Policy, Situation, Verdict
+
+
+class Inspecting(Protocol):
+    async def message(self, body: Body) -> Inspection: ...
+
+
+class Malware(Protocol):
+    async def scan(self, body: Body) -> Inspection: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Policy and directory that are in force together: replaced as one by SIGHUP, so that no message sees a mixture."""
+
+    policy: Policy
+    directory: Directory
+
+
+class Pipeline:
+    """The receiver that `smtp_in` and `imap_poll` are given."""
+
+    def __init__(
+        self,
+        settings: Gateway,
+        rules: Rules,
+        *,
+        inspector: Inspecting,
+        archive: Archive,
+        authenticate: Callable[[Received], Any] | None,
+        wake: Callable[[], None],
+        log: Any,
+        mail_log: logs.MailLog,
+        data: Path,
+    ) -> None:
+        self.settings = settings
+        self.rules = rules
+        self._inspector = inspector
+        self._archive = archive
+        self._authenticate = authenticate
+        self._wake = wake
+        self._log = log
+        self._mail_log = mail_log
+        self._data = data
+        self._busy: dict[tuple[str, str], asyncio.Lock] = {}
+        self.stopping = False
+
+    # ----------------------------------------------------------------- at the door
+
+    def may_accept(self) -> Reply | None:
+        """Asked at connect and at MAIL. Low disk is 452 (reliability.md 1.3): the sender keeps the message."""
+        if self.stopping:
+            return Reply(421, "Service is shutting down, please try again later", "3.2")
+        if self._archive.broken:
+            return Reply(451, "Local error in processing, please try again later", "3.0")
+        limits = self.settings.limits
+        if shutil.disk_usage(self._data).free < max(limits.free_disk, 2 * limits.message_size):
+            return Reply(452, "Insufficient system storage, please try again later", "3.1")
+        return None
+
+    async def sender(self, origin: Origin, sender: Sender, size: int | None) -> Reply | None:
+        """A login may only use the addresses it owns; a null sender is the read receipt of a mail client."""
+        if origin.login and isinstance(sender, Address) and not self.rules.directory.owns(origin.login, str(sender)):
+            self._mail_log.write("-", "refused", sender=sender, login=origin.login, reason="not the login's address")
+            return Reply(553, f"VBDT Dia chi {sender} khong thuoc tai khoan dang nhap", "7.1")
+        return None
+
+    async def recipient(self, origin: Origin, sender: Sender, recipient: Recipient) -> Reply | None:
+        address = recipient.address
+        ours = self._ours(address.domain)
+        if origin.channel == "relay" and not ours and not origin.trusted:
+            return Reply(550, "Relay access denied", "7.1")
+        if not self._hop(origin, address.domain):
+            return Reply(550, "No route to this domain", "1.2")
+        now = dt.datetime.now(VIETNAM)
+        findings = judging.screen(self.rules.policy, self.rules.directory, origin, sender, recipient, now)
+        refusing = [one for one in findings if one.disposition >= Disposition.RETURN]
+        if not refusing:
+            return None
+        self._mail_log.write("-", "refused", sender=sender, recipient=address, rules=[one.rule for one in refusing])
+        counts = stats.counts_of_refused_recipient(self.rules.directory, origin, sender, recipient, refusing, now)
+        await self._archive.count(counts, now)
+        return returns.reply_to_findings(refusing, "")
+
+    def _ours(self, domain: str) -> bool:
+        return any(domain == own or (own.startswith(".") and domain.endswith(own)) for own in self.settings.domains)
+
+    # ----------------------------------------------------------------- the message
+
+    async def message(self, received: Received) -> Reply:
+        """The whole walk of one message. Whatever goes wrong on our side is 451: the sender keeps it and tries again."""
+        logs.bind_contextvars(case=received.case)
+        key = (received.body.sha256, received.envelope.sender.key)
+        lock = self._busy.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:  # the same message on two connections at once is one message
+                return await self._walk(received)
+        except Failure as failure:
+            self._log.error("message not accepted", reason=failure.private or failure.public)
+            self._mail_log.write(received.case, "deferred", sender=received.envelope.sender, reason=failure.public)
+            return LOCAL_ERROR
+        except Exception:
+            self._log.exception("message not accepted: unexpected")
+            self._mail_log.write(received.case, "deferred", sender=received.envelope.sender, reason="local error")
+            return LOCAL_ERROR
+        finally:
+            if not lock.locked():
+                self._busy.pop(key, None)
+            received.body.close()
+            logs.clear_contextvars()
+
+    async def _walk(self, received: Received) -> Reply:
+        rules = self.rules  # one pair for the whole walk, also when SIGHUP comes in between
+        envelope, origin = received.envelope, received.origin
+        direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, received.at)
+
+        known = await self._archive.known(received.body.sha256, str(envelope.sender), direction)
+        if known is not None:
+            missing = tuple(one for one in envelope.recipients if one.address.key not in known.accepted)
+            if not missing and known.accepted:
+                self._log.info("offered again", first_case=known.case)
+                return Reply(250, f"Ok, already accepted as {known.case}", "0.0")
+            if known.accepted:
+                envelope = Envelope(
+                    envelope.sender, missing, envelope.ret, envelope.envid, envelope.smtputf8, envelope.body
+                )
+                received = Received(received.case, received.at, envelope, origin, received.body)
+
+        facts = await self._facts(received)
+        if facts.message.hops > self.settings.limits.hops:
+            self._mail_log.write(received.case, "refused", sender=envelope.sender, reason="mail loop")
+            return Reply(554, "Too many hops, this is a mail loop", "4.6")
+        situation = Situation(received.at, direction, origin, envelope, facts)
+        verdict = judging.judge(rules.policy, rules.directory, situation)
+
+        if verdict.disposition == Disposition.BLOCK_SECRET:
+            return await self._refuse_secret(received, direction, verdict)
+
+        case = self._case(rules, received, direction, facts, verdict)
+        await self._archive.commit(case)
+        # The promise begins here: bytes, verdict, deliveries and notices owed are on disk in one commit. A crash on
+        # the next line loses nothing; the peer may then offer the message again and finds it known.
+        self._wake()
+        self._tell(case)
+        return self._answer(case)
+
+    async def _facts(self, received: Received) -> Inspection:
+        """What the message is, and who it is from. The two are asked at once; DNS does not wait for OCR."""
+        facts, sender = await asyncio.gather(self._inspector.message(received.body), self._sender(received))
+        return facts.model_copy(update={"sender": sender})
+
+    async def _sender(self, received: Received) -> SenderFacts:
+        if received.origin.login:
+            return SenderFacts(aligned=True)
+        if self._authenticate is None:
+            return SenderFacts()
+        return await self._authenticate(received)
+
+    async def _refuse_secret(self, received: Received, direction: str, verdict: Verdict) -> Reply:
+        """A state secret is not spread: no byte of it is kept, only that it happened."""
+        finding = next(one for one in verdict.findings if one.disposition == Disposition.BLOCK_SECRET)
+        tombstone = Tombstone(
+            case=received.case,
+            at=received.at,
+            sender=str(received.envelope.sender),
+            recipients=tuple(str(one.address) for one in received.envelope.recipients),
+            peer=received.origin.client or received.origin.peer,
+            size=received.body.size,
+            level=verdict.secrecy_level,
+            rule=finding.rule,
+            sha256=received.body.sha256,
+            counts=stats.counts(received, direction, verdict),
+            notices=self._alert(received, verdict),
+        )
+        await self._archive.bury(tombstone)
+        self._wake()
+        self._mail_log.write(received.case, "refused", sender=received.envelope.sender, reason="policy")
+        return returns.reply(verdict, received.case)
+
+    # ----------------------------------------------------------------- what is owed
+
+    def _case(
+        self, rules: Rules, received: Received, direction: str, facts: Inspection, verdict: Verdict
+    ) -> Case:
+        """What the archive must make durable. On submission one refused recipient refuses the message (the sender
+        mends it and sends again); from other servers the rest are delivered and the refused ones returned."""
+        refused = self._refused(received.origin, verdict)
+        owed = []
+        by_address = {one.address.lower(): one for one in verdict.recipients}
+        for one in received.envelope.recipients:
+            judged = by_address[one.address.key]
+            hop = self._hop(received.origin, one.address.domain)
+            if refused:
+                state = "refused"
+            elif judged.disposition >= Disposition.RETURN:
+                state = "returned"
+            elif judged.disposition == Disposition.HOLD:
+                state = "held"
+            else:
+                state = "queued"
+            owed.append(
+                Owed(str(one.address), one.notify, one.orcpt, judged.agency, judged.disposition.text, state, hop)
+            )
+        return Case(
+            received=received,
+            direction=direction,
+            inspection=facts,
+            verdict=verdict,
+            trace=self._trace(received, verdict),
+            owed=tuple(owed),
+            notices=self._notices(received, facts, verdict, refused),
+            counts=stats.counts(received, direction, verdict),
+            policy_text=rules.policy.canonical(),
+            answerable=self._answerable(received.origin, facts),
+        )
+
+    def _refused(self, origin: Origin, verdict: Verdict) -> bool:
+        worst = [one.disposition >= Disposition.RETURN for one in verdict.recipients]
+        return any(worst) if origin.channel == "submission" else all(worst)
+
+    def _hop(self, origin: Origin, domain: str) -> str:
+        if origin.next_hop:
+            return origin.next_hop
+        hop = self.settings.hop_for(domain)
+        return hop.name if hop else ""
+
+    def _answerable(self, origin: Origin, facts: Inspection) -> bool:
+        """May the envelope sender be written to? Only when it is not forged: authenticated, ours, or aligned."""
+        return bool(origin.login) or origin.trusted or facts.sender.aligned
+
+    def _notices(
+        self, received: Received, facts: Inspection, verdict: Verdict, refused: bool
+    ) -> tuple[Notice, ...]:
+        envelope, origin = received.envelope, received.origin
+        if isinstance(envelope.sender, NullSender):
+            return ()
+        if refused and not (origin.login and self.settings.notify_authenticated_senders):
+            return ()  # the peer reads the reply; a second message would be backscatter
+        if not returns.may_notify(facts.message, envelope.sender, self._answerable(origin, facts)):
+            return ()
+        data = returns.notice(
+            verdict,
+            facts.message,
+            sender=str(envelope.sender),
+            recipients=[str(one.address) for one in envelope.recipients],
+            case=received.case,
+            received_at=received.at,
+            sha256=received.body.sha256,
+            contacts=self.settings.contacts,
+            hostname=self.settings.hostname,
+        )
+        if data is None:
+            return ()
+        hop = self.settings.hop_for(envelope.sender.domain)
+        if hop is None:
+            return ()
+        rules = ",".join(sorted({one.rule for one in verdict.findings}))
+        key = f"{envelope.sender.key}|{rules}|{received.body.sha256}"
+        return (Notice("notice", data, ((str(envelope.sender), hop.name),), received.case, key),)
+
+    def _alert(self, received: Received, verdict: Verdict) -> tuple[Notice, ...]:
+        """The security officer learns that, when, from whom and to whom; and nothing of what."""
+        officer = self.settings.contacts.security_officer
+        hop = self.settings.hop_for(officer.rpartition("@")[2].lower()) if "@" in officer else None
+        if hop is None:
+            return ()
+        data = returns.secrecy_alert(received, verdict, self.settings.contacts, self.settings.hostname)
+        return (Notice("alert", data, ((officer, hop.name),), received.case, f"alert|{received.case}"),)
+
+    def _trace(self, received: Received, verdict: Verdict) -> bytes:
+        """The header fields put on top at delivery; the received bytes themselves are never changed.
+
+        RFC 5321 section 4.4 for Received; RFC 3848 for the protocol word."""
+        origin = received.origin
+        peer = origin.client or origin.peer
+        tls = f" ({origin.tls})" if origin.tls else ""
+        lines = [
+            f"Received: from {_token(origin.helo) or 'unknown'} ([{peer}]){tls}",
+            f"\tby {self.settings.hostname} with {origin.protocol} id {received.case};",
+            f"\t{format_datetime(received.at.astimezone(VIETNAM))}",
+            f"X-VBDT-Case: {received.case}",
+            f"X-VBDT-Verdict: {verdict.disposition.text}",
+            *(f"{name}: {value}" for name, value in verdict.headers),
+        ]
+        return "".join(f"{line}\r\n" for line in lines).encode("ascii", "replace")
+
+    # ----------------------------------------------------------------- answers
+
+    def _answer(self, case: Case) -> Reply:
+        if all(one.state == "refused" for one in case.owed):
+            return returns.reply(case.verdict, case.received.case)
+        if all(one.state == "held" for one in case.owed):
+            return Reply(250, f"VBDT HOLD Thu dang duoc tam giu cho Van thu xem xet, ma {case.received.case}", "0.0")
+        return Reply(250, f"Ok, accepted as {case.received.case}", "0.0")
+
+    def _tell(self, case: Case) -> None:
+        received, verdict = case.received, case.verdict
+        rules = [one.rule for one in verdict.findings]
+        states = {one.state for one in case.owed}
+        act = "refused" if states == {"refused"} else "held" if states == {"held"} else "received"
+        self._mail_log.write(
+            received.case,
+            act,
+            sender=received.envelope.sender or "<>",
+            recipients=[str(one.address) for one in received.envelope.recipients],
+            size=received.body.size,
+            verdict=verdict.disposition.text,
+            rules=rules,
+        )
+        self._log.info(
+            "judged",
+            verdict=verdict.disposition.text,
+            message_class=verdict.message_class,
+            rules=rules,
+            failed=[f"{run.check}:{run.status}" for run in case.inspection.failed],
+            size=received.body.size,
+            channel=received.origin.channel,
+        )
+
+
+def _token(text: str) -> str:
+    """HELO as given, made harmless for a header field."""
+    return "".join(letter for letter in text if letter.isascii() and (letter.isalnum() or letter in ".-:[]_"))[:255]

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Debian packages that the tests use as real peers. As root they are installed; otherwise what is missing is named, and
+# the tests that need it are skipped with that name.
+set -eu
+wanted="postfix dovecot-imapd swaks msmtp mutt curl poppler-utils tesseract-ocr-vie postgresql antiword catdoc systemd strace"
+missing=
+for package in $wanted; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing the tests' peers:$missing" >&2
+    apt-get -qq update >/dev/null || true
+    # shellcheck disable=SC2086  # a list of words is meant
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null || {
+        for package in $missing; do
+            DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$package" >/dev/null ||
+                echo "could not install $package; its tests will be skipped" >&2
+        done
+    }
+else
+    echo "Not root, so these packages are not installed and the tests that need them are skipped:$missing" >&2
+fi
