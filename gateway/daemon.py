@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import config, directory, log as logs, policy, smtp_in
+from gateway import config, directory, policy, smtp_in
+from gateway import log as logs
 from gateway.archive import Archive
 from gateway.database import Database
 from gateway.errors import ConfigError

@@ -212,9 +212,7 @@ class Pipeline:
 
     # ----------------------------------------------------------------- what is owed
 
-    def _case(
-        self, rules: Rules, received: Received, direction: str, facts: Inspection, verdict: Verdict
-    ) -> Case:
+    def _case(self, rules: Rules, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Case:
         """What the archive must make durable. On submission one refused recipient refuses the message (the sender
         mends it and sends again); from other servers the rest are delivered and the refused ones returned."""
         refused = self._refused(received.origin, verdict)
@@ -261,9 +259,7 @@ class Pipeline:
         """May the envelope sender be written to? Only when it is not forged: authenticated, ours, or aligned."""
         return bool(origin.login) or origin.trusted or facts.sender.aligned
 
-    def _notices(
-        self, received: Received, facts: Inspection, verdict: Verdict, refused: bool
-    ) -> tuple[Notice, ...]:
+    def _notices(self, received: Received, facts: Inspection, verdict: Verdict, refused: bool) -> tuple[Notice, ...]:
         envelope, origin = received.envelope, received.origin
         if isinstance(envelope.sender, NullSender):
             return ()

@@ -242,7 +242,9 @@ class Gateway:
                     break
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"the gateway did not start:\n{self.log.read_text()[-4000:]}")
-        self.ports = {key.split(":")[0]: port for key, port in json.loads((self.data / "ports.json").read_text()).items()}
+        self.ports = {
+            key.split(":")[0]: port for key, port in json.loads((self.data / "ports.json").read_text()).items()
+        }
         return self
 
     def stop(self, seconds: float = 30) -> int:

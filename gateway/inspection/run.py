@@ -128,7 +128,9 @@ class Inspector:
     """Workers, and the queue before them. Facts by digest are kept for a while: a server that was told 451 because an
     inspection took too long finds the answer at its next try."""
 
-    def __init__(self, settings: dict[str, Any], *, workers: int, seconds: float, log: Any, remember: int = 256) -> None:
+    def __init__(
+        self, settings: dict[str, Any], *, workers: int, seconds: float, log: Any, remember: int = 256
+    ) -> None:
         self._settings = json.dumps(settings).encode()
         self._size = workers
         self._seconds = seconds
@@ -210,4 +212,6 @@ class Inspector:
 
 def _broken(status: Status, reason: str) -> Inspection:
     """Facts about a message that no worker could read: the checks that must not be missed did not answer."""
-    return Inspection(runs=tuple(CheckRun(check=check, status=status, reason=reason) for check in ("secrecy", "malware")))
+    return Inspection(
+        runs=tuple(CheckRun(check=check, status=status, reason=reason) for check in ("secrecy", "malware"))
+    )
