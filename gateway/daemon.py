@@ -93,13 +93,13 @@ class Daemon:
         os.umask(0o077)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop.set)
+            loop.add_signal_handler(name, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
         mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
         database = Database.open(database_url(settings))
         store = Store(settings.data / "blobs")
-        archive = Archive(database, store, settings)
+        archive = self.archive = Archive(database, store, settings)
         inspector = Inspector(
             {
                 "budget": settings.budget.model_dump(mode="json"),
@@ -110,7 +110,7 @@ class Daemon:
             seconds=settings.budget.seconds,
             log=self._log,
         )
-        queue = Queue(database, store, settings, clock=time.time, log=self._log)
+        queue = self.queue = Queue(database, store, settings, clock=time.time, log=self._log)
         self.pipeline = Pipeline(
             settings,
             self.rules,
@@ -125,14 +125,17 @@ class Daemon:
         authenticator = PasswordChecker(settings.passwords) if settings.passwords else None
         tasks: list[asyncio.Task[Any]] = []
         try:
-            await inspector.start()
             await archive.start()
+            # Workers take a second to import what they need; mail that comes earlier waits for them, not for a port.
+            tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
             tasks.append(asyncio.create_task(self._checkpoints(archive), name="checkpoints"))
             for listener in settings.listeners:
                 server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log)
                 self._listeners.append(server)
-                self.ports[f"{listener.kind}:{listener.port}"] = server.port
+                self.ports[listener.kind if listener.kind not in self.ports else f"{listener.kind}:{server.port}"] = (
+                    server.port
+                )
             self._write_ports()
             notify("READY=1\nSTATUS=serving")
             self._log.info("serving", ports=self.ports, policy=self.rules.policy.digest)
@@ -177,6 +180,10 @@ class Daemon:
                 await archive.checkpoint()
             except Exception:
                 self._log.exception("no checkpoint")
+
+    def stop(self) -> None:
+        """End in good order, as SIGTERM does."""
+        self._stop.set()
 
     def reload(self) -> None:
         """SIGHUP: a good policy and directory replace the old pair at once; a bad one changes nothing and says so."""

@@ -121,7 +121,7 @@ class Pipeline:
     # ----------------------------------------------------------------- the message
 
     async def message(self, received: Received) -> Reply:
-        """The whole walk of one message. Whatever goes wrong on our side is 451: the sender keeps it and tries again."""
+        """The whole walk of one message. What goes wrong on our side is 451: the sender keeps it and tries again."""
         logs.bind_contextvars(case=received.case)
         key = (received.body.sha256, received.envelope.sender.key)
         lock = self._busy.setdefault(key, asyncio.Lock())

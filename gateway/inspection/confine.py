@@ -20,19 +20,19 @@ SECCOMP_MODE_FILTER = 2
 #: audit architecture, then the numbers of the refused calls (asm/unistd_64.h; asm-generic/unistd.h) in this order:
 #: socket, socketpair, connect, bind, listen, accept, accept4, ptrace, process_vm_readv, process_vm_writev, unshare,
 #: setns, mount, umount2, pivot_root, chroot, init_module, finit_module, kexec_load, bpf, perf_event_open, keyctl,
-#: add_key, io_uring_setup, io_uring_enter, io_uring_register
+#: add_key
 _ARCHITECTURES = {
     "x86_64": (
         0xC000003E,
-        (41, 53, 42, 49, 50, 43, 288, 101, 310, 311, 272, 308, 165, 166, 155, 161, 175, 313, 246, 321, 298, 250, 248)
-        + (425, 426, 427),
+        (41, 53, 42, 49, 50, 43, 288, 101, 310, 311, 272, 308, 165, 166, 155, 161, 175, 313, 246, 321, 298, 250, 248),
     ),
     "aarch64": (
         0xC00000B7,
-        (198, 199, 203, 200, 201, 202, 242, 117, 270, 271, 97, 268, 40, 39, 41, 51, 105, 273, 104, 280, 241, 219, 217)
-        + (425, 426, 427),
+        (198, 199, 203, 200, 201, 202, 242, 117, 270, 271, 97, 268, 40, 39, 41, 51, 105, 273, 104, 280, 241, 219, 217),
     ),
 }
+#: io_uring_setup, io_uring_enter, io_uring_register: the same on every architecture
+_IO_URING = (425, 426, 427)
 #: calls of the x32 ABI carry this bit and would pass a list of ordinary numbers
 _X32 = 0x40000000
 
@@ -96,7 +96,7 @@ def allow_cpu(seconds: float) -> None:
 
 
 def _refuse_calls(libc: ctypes.CDLL) -> None:
-    """No network, no tracing, mounting, kernel keys or modules: the answer goes out on a channel that is open already."""
+    """No network, tracing, mounting, kernel keys or modules: the answer goes out on a channel that is open."""
     known = _ARCHITECTURES.get(platform.machine())
     if known is None:
         return
@@ -111,7 +111,7 @@ def _refuse_calls(libc: ctypes.CDLL) -> None:
         (at_least, 0, 1, _X32),
         (answer, 0, 0, deny),
     ]
-    for number in refused:
+    for number in (*refused, *_IO_URING):
         body += [(equal, 0, 1, number), (answer, 0, 0, deny)]
     body.append((answer, 0, 0, allow))
     code = b"".join(struct.pack("HBBI", *row) for row in body)

@@ -141,13 +141,16 @@ class Inspector:
         self._remember = remember
         self.deaths = 0
 
-    async def start(self) -> None:
-        for _ in range(self._size):
-            worker = _Worker(self._settings)
-            self._all.add(worker)
-        await asyncio.gather(*(worker.start() for worker in self._all))
-        for worker in self._all:
-            self._free.put_nowait(worker)
+    async def run(self) -> None:
+        """Start the workers and stay; ends with an error when a worker cannot be started at all. Cancel, then `stop`."""
+        await asyncio.gather(*(self._add() for _ in range(self._size)))
+        await asyncio.Event().wait()
+
+    async def _add(self) -> None:
+        worker = _Worker(self._settings)
+        self._all.add(worker)
+        await worker.start()
+        self._free.put_nowait(worker)
 
     async def stop(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._all))
@@ -204,10 +207,7 @@ class Inspector:
         self._log.warning("inspection worker replaced")
         self._all.discard(worker)
         await worker.stop()
-        fresh = _Worker(self._settings)
-        self._all.add(fresh)
-        await fresh.start()
-        self._free.put_nowait(fresh)
+        await self._add()
 
 
 def _broken(status: Status, reason: str) -> Inspection:

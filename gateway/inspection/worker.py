@@ -8,6 +8,7 @@ reads its first request: memory, CPU seconds per file, core dumps, new files, an
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import mmap
 import os
@@ -74,10 +75,8 @@ def _answer(examine, settings, request: dict, descriptor: int) -> bytes:
         facts = Inspection(runs=(CheckRun(check="secrecy", status=Status.FAILED, reason=type(error).__name__),))
     finally:
         if isinstance(data, mmap.mmap):
-            try:
+            with contextlib.suppress(BufferError):  # a check kept a view; the kernel frees it with the last one
                 data.close()
-            except BufferError:  # a check kept a view; the kernel frees it with the last one
-                pass
     return facts.model_dump_json(exclude_defaults=True).encode()
 
 
