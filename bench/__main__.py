@@ -1,4 +1,4 @@
-"""`./run measure NAME …` runs one measurement; without a name it lists them with the first line of their description."""
+"""`./run measure NAME …` runs one measurement; without a name it lists them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ import json
 import random
 import re
 import smtplib
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -59,12 +58,6 @@ class State:
         self.life = 0
         self.sent: list[str] = []
         self.acked: list[str] = []
-
-
-def wait_for_port(port_file: Path, process_alive: object) -> int:
-    port = json.loads(port_file.read_text())["relay"]
-    with socket.create_connection(("127.0.0.1", port), 10):
-        return port
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -39,10 +40,8 @@ class Sink:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                try:
+                with contextlib.suppress(OSError):
                     sink._serve(self.rfile, self.wfile)
-                except OSError:
-                    pass
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True

@@ -1,8 +1,8 @@
 """`congvan demo`: the whole product on one machine, with mail in it.
 
 Sets up a folder with configuration, certificates and directory of a fictitious province, a mail server that stands for
-the existing one (it knows the passwords and takes the mail that is delivered), and the gateway in front of it. Sends the
-sample messages through real SMTP connections, prints what became of each, and stays up.
+the existing one (it knows the passwords and takes the mail that is delivered), and the gateway in front of it. Sends
+the sample messages through real SMTP connections, prints what became of each, and stays up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Thư mục của bản demo / where it lives")] = Path("demo-data"),
     once: Annotated[bool, typer.Option("--once", help="Gửi, in kết quả rồi kết thúc / end after the table")] = False,
 ) -> None:
-    """Dựng cổng trên máy này, gửi thư mẫu, cho xem kết quả / bring it all up, send sample mail, show what became of it."""
+    """Dựng cổng trên máy này, gửi thư mẫu, cho xem kết quả / bring it up, send sample mail, show what became of it."""
     missing = _missing()
     if missing:
         print(f"Bản demo cần gói {missing}: ./run demo tự cài / the demonstration needs {missing}", file=sys.stderr)
@@ -285,24 +285,22 @@ async def _settled(running: Any, cases: list[str]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(60):
             for case in cases:
-                while any(
-                    one["state"] == "queued"
-                    for one in ((await running.archive.row(case)) or {"recipients": ()})["recipients"]
-                ):
+                while (found := await running.archive.row(case)) and "queued" in _where(found):
                     await asyncio.sleep(0.1)
+
+
+def _where(found: dict[str, Any]) -> set[str]:
+    return {one["state"] for one in found["recipients"]}
 
 
 async def _state(running: Any, row: _Row) -> tuple[str, str, list[str]]:
     """Verdict, where the message is now, and the reasons."""
     found = await running.archive.row(row.case) if row.case else None
     if found is None:
-        secret = "VBDT POLICY" in row.answer
-        return (
-            ("block-secret", "không lưu / not kept", [])
-            if secret
-            else ("return", "từ chối tại RCPT / refused at RCPT", [])
-        )
-    where = ", ".join(sorted({f"{_STATES.get(one['state'], one['state'])}" for one in found["recipients"]}))
+        if "VBDT POLICY" in row.answer:
+            return "block-secret", "không lưu / not kept", []
+        return "return", "từ chối tại RCPT / refused at RCPT", []
+    where = ", ".join(sorted(_STATES.get(state, state) for state in _where(found)))
     findings = json.loads(found["record"])["verdict"]["findings"]
     return found["verdict"], where, [f"{one['rule']}: {one['vi']}" for one in findings]
 
@@ -328,11 +326,12 @@ async def _tell(running: Any, rows: list[_Row], once: bool, folder: Path, config
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     ports = running.ports
-    shown = os.path.relpath(config)
+    base, shown = os.path.relpath(folder), os.path.relpath(config)
+    starttls, implicit = ports.get("submission"), ports.get("submissions")
     console.print(
         f"""
-Thư đã giao nằm ở / delivered mail: {os.path.relpath(folder)}/mailboxes/ĐỊA-CHỈ/*.eml
-Nối phần mềm thư / point a mail client at it: SMTP 127.0.0.1:{ports.get("submission")} (STARTTLS) hoặc {ports.get("submissions")} (TLS)
+Thư đã giao nằm ở / delivered mail: {base}/mailboxes/ĐỊA-CHỈ/*.eml
+Nối phần mềm thư / point a mail client at it: SMTP 127.0.0.1:{starttls} (STARTTLS) hoặc {implicit} (TLS)
   tài khoản / login: {samples.DEPARTMENT}    mật khẩu / password: {password}
 Xem tiếp, ở cửa sổ khác / go on, in another terminal:
   ./run archive search --config {shown} 15/TB-SNV

@@ -142,7 +142,7 @@ class Inspector:
         self.deaths = 0
 
     async def run(self) -> None:
-        """Start the workers and stay; ends with an error when a worker cannot be started at all. Cancel, then `stop`."""
+        """Start the workers and stay; ends with an error when one cannot be started at all. Cancel, then `stop`."""
         await asyncio.gather(*(self._add() for _ in range(self._size)))
         await asyncio.Event().wait()
 
