@@ -567,3 +567,28 @@ def _tiff_headers(data: bytes) -> list[_Header]:
 
 def _credible(dpi: float) -> float:
     return dpi if 30 <= dpi <= 2400 else 0.0
+
+
+def flatten(image: Image) -> Image:
+    """A picture with its paper made white: each channel divided by its local background (shape unchanged).
+
+    The background is a morphological closing at 1/8 size, so shadows, yellowed paper and coloured lighting vanish, and
+    ink keeps its colour relative to the paper. Things broader than about 90 pixels (photographs) count as paper.
+    """
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (max(width // 8, 1), max(height // 8, 1)), interpolation=cv2.INTER_AREA)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
+    paper = cv2.GaussianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, kernel), (5, 5), 0)
+    paper = cv2.resize(np.maximum(paper, 48), (width, height), interpolation=cv2.INTER_LINEAR)  # 48: night stays night
+    return cv2.divide(image, paper, scale=255)
+
+
+def redness(flat: Image) -> Image:
+    """R − max(G, B) of a flattened picture, uint8."""
+    red, green, blue = cv2.split(flat)
+    return cv2.subtract(red, cv2.max(green, blue))
+
+
+def darkness(flat: Image) -> Image:
+    """How much darker than paper, uint8: for grey and bilevel scans."""
+    return cv2.bitwise_not(cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY))
