@@ -1,10 +1,10 @@
-"""CPU and rate of the whole way, against plain Postfix and Postfix with amavis, in the same run and to arrival at the sink.
+"""CPU and rate of the whole way to a sink, against plain Postfix and Postfix with amavis, in the same run.
 
     ./run measure throughput --rounds 3 --seed 1        (root; Debian's postfix and amavisd-new)
 
-Distinct messages of three kinds: a = 4 KB text, b = mail with a signed PDF of 200 KB, c = scan of 2 MB. Rounds of the
-systems are interleaved; the figures are the medians. CPU is user and system time of all processes of the system under
-test; sender and sink are counted apart (`tools`), because they are the same for all.
+Distinct messages of three kinds: a = 3 KB text, b = mail with a signed PDF of 200 KB, c = a scanned page at 300 dpi.
+Rounds of the systems are interleaved; the figures are the medians. CPU is user and system time of all processes of the
+system under test, without sender and sink, which are the same for all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.message import VIETNAM
-from tests import harness
+from tests import harness, peers
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 
@@ -39,9 +38,8 @@ class Corpus:
     """Messages that differ in every copy, in bytes and in what is attached: nothing can be answered from a cache."""
 
     def __init__(self, seed: int) -> None:
-        from dataclasses import replace
 
-        from gateway.demo import documents, pki
+        from gateway.demo import pki
         from gateway.demo.documents import Paper
 
         self._rng = random.Random(seed)
@@ -58,18 +56,18 @@ class Corpus:
             to=("Ủy ban nhân dân tỉnh Demo",),
             recipients=("Như trên", "Lưu: VT, VP"),
         )
-        # Ten signed files; each copy gets a comment behind %%EOF? No: that would break the signature's coverage.
-        # What differs is the mail around them, and half of all mails carry one of a larger set.
-        self._signed = [
-            documents.sign(
-                documents.pdf(replace(paper, code=f"{20 + n}/TB-SNV"), pages=3, noise=140_000, seed=n),
-                [keys.department],
-                keys,
-                now,
-            )
-            for n in range(10)
-        ]
-        self._scans = [documents.scan(replace(paper, code=f"{40 + n}/TB-SNV"), pages=4, seed=n) for n in range(2)]
+        self._paper, self._now = paper, now
+
+    def _file(self, kind: str, number: int) -> bytes:
+        from dataclasses import replace
+
+        from gateway.demo import documents
+
+        paper = replace(self._paper, code=f"{number}/TB-SNV")
+        if kind == "c":
+            return documents.scan(paper, dpi=300, seal="SỞ NỘI VỤ", seed=number)
+        data = documents.pdf(paper, pages=3, noise=120_000, seed=number)
+        return documents.sign(data, self.keys.department, self.keys, at=self._now)
 
     def message(self, kind: str, number: int) -> bytes:
         words = [
@@ -105,7 +103,7 @@ class Corpus:
         text = f"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{body}\r\n"
         if kind == "a":
             return (head + text).encode()
-        data = self._signed[number % len(self._signed)] if kind == "b" else self._scans[number % len(self._scans)]
+        data = self._file(kind, number)
         encoded = base64.encodebytes(data).replace(b"\n", b"\r\n")
         return (
             head.encode()
@@ -153,9 +151,7 @@ class Counter:
     """smtp-sink as the end of every way: counts what arrives."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = peers.free_port()
         self.process = subprocess.Popen(
             ["smtp-sink", "-u", "nobody", "-c", "-m", "512", f"127.0.0.1:{self.port}", "1024"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -163,7 +159,7 @@ class Counter:
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self.text = b""
-        _wait_port(self.port)
+        peers.wait_port(self.port)
 
     def count(self) -> int:
         assert self.process.stdout is not None
@@ -180,14 +176,14 @@ class Counter:
 def cpu_of(roots: set[int]) -> float:
     """CPU seconds of these processes and all below them, reaped children included."""
     rows = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
             try:
-                text = Path(f"/proc/{name}/stat").read_text()
+                text = (folder / "stat").read_text()
             except OSError:
                 continue
             fields = text[text.rindex(")") + 2 :].split()
-            rows[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+            rows[int(folder.name)] = (int(fields[1]), sum(map(int, fields[11:15])))
 
     def ours(process: int) -> bool:
         for _ in range(40):
@@ -201,17 +197,6 @@ def cpu_of(roots: set[int]) -> float:
     return sum(used for process, (_, used) in rows.items() if ours(process)) / HERTZ
 
 
-def _wait_port(port: int, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit(f"nothing listens on port {port}")
-
-
 # ------------------------------------------------------------------------------------------------ systems
 
 
@@ -221,76 +206,24 @@ class PostfixSystem:
     def __init__(self, folder: Path, sink: int, amavis: bool) -> None:
         self.name = "postfix+amavis" if amavis else "postfix"
         self.folder, self.amavis = folder / self.name, amavis
-        ports = []
-        for _ in range(3):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                ports.append(probe.getsockname()[1])
-        self.port, self.back, self.filter = ports
-        etc, spool, lib = (self.folder / part for part in ("etc", "spool", "lib"))
-        for part in (etc, spool, lib):
-            part.mkdir(parents=True)
-        self.folder.chmod(0o755)
-        shutil.chown(lib, "postfix")
-        log = self.folder / "postfix.log"
-        (etc / "main.cf").write_text(
-            f"""compatibility_level = 3.6
-queue_directory = {spool}
-data_directory = {lib}
-maillog_file_prefixes = {self.folder}
-maillog_file = {log}
-myhostname = bench.localdomain
-mydestination =
-local_recipient_maps =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject
-smtpd_recipient_restrictions = permit_mynetworks, reject
-relayhost = [127.0.0.1]:{sink}
-smtp_dns_support_level = disabled
-smtp_host_lookup = native
-smtpd_peername_lookup = no
-smtp_tls_security_level = none
-smtpd_tls_security_level = none
-disable_dns_lookups = yes
-message_size_limit = 52428800
-mailbox_size_limit = 0
-alias_maps =
-alias_database =
-biff = no
-smtpd_client_connection_count_limit = 0
-default_process_limit = 100
-default_destination_concurrency_limit = 20
-in_flow_delay = 0
-"""
+        self.back, self.filter = peers.free_port(), peers.free_port()
+        services = (
+            f"127.0.0.1:{self.back} inet n - n - - smtpd\n  -o content_filter=\n"
+            "  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n"
+            "  -o receive_override_options=no_header_body_checks,no_unknown_recipient_checks\n"
+            "smtp-amavis unix - - n - 4 smtp\n  -o smtp_data_done_timeout=1200\n  -o max_use=20\n"
         )
-        option = f"\n  -o content_filter=smtp-amavis:[127.0.0.1]:{self.filter}" if amavis else ""
-        rows = [f"127.0.0.1:{self.port} inet n - n - - smtpd{option}"]
-        if amavis:
-            rows += [
-                f"127.0.0.1:{self.back} inet n - n - - smtpd\n  -o content_filter=\n"
-                "  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n"
-                "  -o receive_override_options=no_header_body_checks,no_unknown_recipient_checks",
-                "smtp-amavis unix - - n - 4 smtp\n  -o smtp_data_done_timeout=1200\n  -o max_use=20",
-            ]
-        rows += [
-            "pickup unix n - n 60 1 pickup", "cleanup unix n - n - 0 cleanup", "qmgr unix n - n 300 1 qmgr",
-            "tlsmgr unix - - n 1000? 1 tlsmgr", "rewrite unix - - n - - trivial-rewrite", "bounce unix - - n - 0 bounce",
-            "defer unix - - n - 0 bounce", "trace unix - - n - 0 bounce", "verify unix - - n - 1 verify",
-            "flush unix n - n 1000? 0 flush", "proxymap unix - - n - - proxymap",
-            "proxywrite unix - - n - 1 proxymap", "smtp unix - - n - - smtp", "relay unix - - n - - smtp",
-            "showq unix n - n - - showq", "error unix - - n - - error", "retry unix - - n - - error",
-            "discard unix - - n - - discard", "anvil unix - - n - 1 anvil", "scache unix - - n - 1 scache",
-            "postlog unix-dgram n - n - 1 postlogd",
-        ]  # fmt: skip
-        (etc / "master.cf").write_text("\n".join(rows) + "\n")
-        self.etc, self.spool = etc, spool
+        self._postfix = peers.Postfix(
+            self.folder,
+            relay_port=sink,
+            smtpd=f"content_filter=smtp-amavis:[127.0.0.1]:{self.filter}" if amavis else "",
+            services=services if amavis else "",
+        )
+        self.port = self._postfix.port
         self.helper: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        subprocess.run(["postfix", "-c", str(self.etc), "start"], check=True, capture_output=True)
-        _wait_port(self.port)
+        self._postfix.start()
         if self.amavis:
             home = self.folder / "amavis"
             for part in ("tmp", "var", "db", "quarantine/archive"):
@@ -299,14 +232,13 @@ in_flow_delay = 0
             config = self.folder / "amavis.conf"
             config.write_text(_AMAVIS.format(home=home, port=self.filter, back=self.back))
             self.helper = subprocess.Popen(["amavisd", "-c", str(config), "foreground"], stderr=subprocess.DEVNULL)
-            _wait_port(self.filter, 60)
+            peers.wait_port(self.filter, 60)
 
     def roots(self) -> set[int]:
-        pids = {int((self.spool / "pid" / "master.pid").read_text())}
-        return pids | ({self.helper.pid} if self.helper else set())
+        return {self._postfix.pid} | ({self.helper.pid} if self.helper else set())
 
     def stop(self) -> None:
-        subprocess.run(["postfix", "-c", str(self.etc), "stop"], check=False, capture_output=True)
+        self._postfix.stop()
         if self.helper:
             self.helper.terminate()
             self.helper.wait()
@@ -323,7 +255,8 @@ $forward_method = 'smtp:[127.0.0.1]:{back}'; $notify_method = $forward_method;
 $enable_db = 0; $enable_zmq = 0; $enable_dkim_verification = 0; $enable_dkim_signing = 0;
 @bypass_virus_checks_maps = (1); @bypass_spam_checks_maps = (1); $bypass_decode_parts = 0;
 $final_banned_destiny = D_REJECT;
-$banned_filename_re = new_RE( qr'.\.(exe|vbs|pif|scr|cpl|bat|cmd|com|js|lnk|hta)$'i, qr'^\.(exe-ms|exe|lha|cab|dll)$'i );
+$banned_filename_re = new_RE(
+  qr'.\.(exe|vbs|pif|scr|cpl|bat|cmd|com|js|lnk|hta)$'i, qr'^\.(exe-ms|exe|lha|cab|dll)$'i );
 $archive_quarantine_method = 'local:archive-%m'; $archive_quarantine_to = 'archive-quarantine';
 $DO_SYSLOG = 0; $LOGFILE = '{home}/log'; $log_level = 0; $file = 'file';
 $MAXLEVELS = 14; $MAXFILES = 3000;
