@@ -143,9 +143,8 @@ class Hop:
                     plain = writer.transport
                     try:
                         await writer.start_tls(self._tls)
-                    except OSError:
-                        writer._transport = plain  # CPython 3.11 leaves None, which its own destructor trips over
-                        raise
+                    finally:  # CPython 3.11 may leave None, which its own destructor trips over
+                        writer._transport = writer.transport or plain
                 elif answer in ("plain", "silent"):
                     await self._say(writer, "220 go ahead")
                     if answer == "silent":
