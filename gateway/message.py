@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -92,6 +93,15 @@ class Origin:
     protocol: str = "ESMTP"
     trusted: bool = False
     next_hop: str = ""
+
+
+class AuthResult(StrEnum):
+    """What the server that knows the passwords says of a login. UNAVAILABLE and LOCKED are worth another try later."""
+
+    GOOD = "good"
+    BAD = "bad"
+    LOCKED = "locked"
+    UNAVAILABLE = "unavailable"
 
 
 class Body(Protocol):
