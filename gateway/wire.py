@@ -214,6 +214,8 @@ NUL_BYTE = Reply(550, "Message refused: it contains a NUL byte", "6.0")
 LINE_TOO_LONG = Reply(550, "Message refused: it contains a line that is too long", "6.0")
 TOO_LARGE = Reply(552, "Message size exceeds fixed maximum message size", "3.4")
 
+_GRAVITY = {LINE_TOO_LONG: 1, NUL_BYTE: 2, BARE_LINE_END: 3}  # the last two end the session
+
 #: A refused message is read to its end, so that its bytes are never taken for commands, but not for ever.
 DRAIN_FACTOR = 4
 
@@ -233,7 +235,7 @@ class DataReader:
         self._kept = b"\r\n"  # the end of the DATA command counts as the line end before a first dot
         self._skip = 2  # ... and is no part of the message
         self._line = 0  # octets of the line that the last block left open
-        self._wasted = 0
+        self._size = 0
         self.fault: Reply | None = None
         self.rest = b""  # what came after the end of data: the next commands
 
@@ -251,20 +253,20 @@ class DataReader:
             keep = _open_end(data)
             self._kept = data[len(data) - keep :]
             data = data[: len(data) - keep]
-        if self.fault is None:
-            self._take(data, dot >= 0)
-        else:
-            self._wasted += len(data)
+        self._take(data, dot >= 0)
         return stop >= 0
 
     @property
     def hopeless(self) -> bool:
         """True when a refused message has gone on for so long that its end is no longer awaited."""
-        return self._wasted > DRAIN_FACTOR * self._size_limit
+        return self.fault is not None and self._size > DRAIN_FACTOR * self._size_limit
 
     def fail(self, reply: Reply) -> None:
-        """Refuse the message for a reason found elsewhere (disk full); reading goes on to the end."""
-        if self.fault is None:
+        """Refuse the message, here or for a reason found elsewhere (disk full); reading goes on to the end.
+
+        The gravest fault is the one that is told, so that it does not depend on how the octets were split.
+        """
+        if self.fault is None or _GRAVITY.get(reply, 0) > _GRAVITY.get(self.fault, 0):
             self.fault = reply
         self._writer.discard()
 
@@ -274,20 +276,20 @@ class DataReader:
         pairs = data.count(b"\r\n")
         if data.count(b"\n") != pairs or data.count(b"\r") != pairs:
             self.fail(BARE_LINE_END)
-        elif b"\0" in data:
+        if b"\0" in data:
             self.fail(NUL_BYTE)
-        elif self._too_long(data):
+        if self._too_long(data):
             self.fail(LINE_TOO_LONG)
-        else:
-            if dots:
-                data = data.replace(b"\r\n.", b"\r\n")
-            if self._skip and data:
-                data = data[self._skip :]
-                self._skip = 0
-            if self._writer.size + len(data) > self._size_limit:
-                self.fail(TOO_LARGE)
-            else:
-                self._writer.write(data)
+        if dots:
+            data = data.replace(b"\r\n.", b"\r\n")
+        if self._skip and data:
+            data = data[self._skip :]
+            self._skip = 0
+        self._size += len(data)
+        if self._size > self._size_limit:
+            self.fail(TOO_LARGE)
+        if self.fault is None:
+            self._writer.write(data)
 
     def _too_long(self, data: bytes) -> bool:
         limit = self._line_limit
