@@ -1,0 +1,436 @@
+"""Who sent it: SPF, DKIM, DMARC and ARC behind our own From parser, and domains that only look official.
+
+The libraries do the cryptography (dkimpy) and the SPF language (pyspf); which domain the From field names, and whether
+a result belongs to it, is decided here (RFC 7489), because readers of From disagree and the disagreement is the attack.
+No DNS of its own: every lookup goes through the resolver that is handed in, so tests need no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import dkim
+import dns.exception
+import dns.resolver
+import idna
+import spf
+from publicsuffixlist import PublicSuffixList
+
+from gateway import mime
+from gateway.inspection.findings import SenderFacts
+
+#: (name, type) -> records: TXT as bytes, A, AAAA and PTR as text, MX as (preference, name). No such name: empty list.
+#: Raises LookupFailed when the answer cannot be had now.
+Lookup = Callable[[str, str], list[Any]]
+Resolver = Lookup | Mapping[tuple[str, str], list[Any]]
+
+MAX_SIGNATURES = 6  # DKIM signatures that are checked; real mail has one to three
+MIN_KEY = 1024  # bits of an RSA key, RFC 8301 section 3.2
+
+
+class LookupFailed(Exception):
+    """The name server did not answer, or not in time: worth another try."""
+
+
+class Dns:
+    """Lookups with dnspython, cached. seconds: for one lookup; `servers` empty: those of the host."""
+
+    def __init__(self, servers: Iterable[str] = (), seconds: float = 5) -> None:
+        servers = list(servers)
+        self._resolver = dns.resolver.Resolver(configure=not servers)
+        if servers:
+            self._resolver.nameservers = servers
+        self._resolver.cache = dns.resolver.LRUCache(2000)
+        self._seconds = seconds
+
+    def __call__(self, name: str, kind: str) -> list[Any]:
+        try:
+            answer = self._resolver.resolve(name, kind, lifetime=self._seconds, search=False)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
+        except (dns.exception.DNSException, OSError, UnicodeError) as error:
+            raise LookupFailed(f"{kind} {name}: {type(error).__name__}") from error
+        if kind == "TXT":
+            return [b"".join(row.strings) for row in answer]
+        if kind == "MX":
+            return [(row.preference, str(row.exchange).rstrip(".")) for row in answer]
+        if kind == "PTR":
+            return [str(row.target).rstrip(".") for row in answer]
+        return [row.address for row in answer]
+
+
+def _lookup(resolver: Resolver, seconds: float) -> Lookup:
+    """One spelling for both kinds of resolver, with a deadline for all lookups of one message."""
+    deadline = time.monotonic() + seconds
+
+    def ask(name: str, kind: str) -> list[Any]:
+        if time.monotonic() > deadline:
+            raise LookupFailed("out of time")
+        key = name.rstrip(".").lower()
+        if isinstance(resolver, Mapping):
+            return list(resolver.get((key, kind), ()))
+        return resolver(key, kind)
+
+    return ask
+
+
+# --- domains -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+def ascii_domain(domain: str) -> str:
+    """The domain in A-labels and lower case without a final dot, or empty when it is no domain (RFC 5891)."""
+    domain = domain.strip().rstrip(".").lower()
+    if domain.isascii():
+        return domain if re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", domain) else ""
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        return ""
+
+
+def organisational(domain: str) -> str:
+    """The organisational domain of an A-label domain by the public suffix list (RFC 7489 section 3.2)."""
+    return _suffixes().privatesuffix(domain) or domain
+
+
+def aligned(domain: str, from_domain: str, strict: bool = False) -> bool:
+    """Whether an authenticated domain speaks for the From domain (RFC 7489 section 3.1). Both in A-labels."""
+    if not domain or not from_domain:
+        return False
+    if strict or domain == from_domain:
+        return domain == from_domain
+    return organisational(domain) == organisational(from_domain)
+
+
+# --- SPF ---------------------------------------------------------------------------------------------------------
+
+
+class _Spf(spf.query):  # type: ignore[misc]
+    """pyspf with our lookups instead of its module-wide ones. CNAMEs are followed by the resolver."""
+
+    def __init__(self, lookup: Lookup, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._ask = lookup
+
+    def dns(self, name: str, qtype: str, cnames: Any = None, ignore_void: bool = False) -> list[Any]:
+        name = str(name).rstrip(".").lower()
+        if not name or any(not 0 < len(label) < 64 for label in name.split(".")):
+            return []
+        key = (name, qtype)
+        if key not in self.cache:
+            try:
+                found = self._ask(name, qtype)
+            except LookupFailed as error:
+                raise spf.TempError(f"DNS {error}") from error
+            self.cache[key] = [(row,) for row in found] if qtype in ("TXT", "SPF") else found
+        rows = self.cache[key]
+        if not rows and not ignore_void:
+            self.void_lookups += 1
+            if self.void_lookups > spf.MAX_VOID_LOOKUPS:
+                raise spf.PermError(f"Void lookup limit of {spf.MAX_VOID_LOOKUPS} exceeded")
+        return list(rows)
+
+
+_SPF_RESULTS = frozenset(("pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"))
+
+
+def _check_spf(lookup: Lookup, ip: str, helo: str, mail_from: str) -> tuple[str, str]:
+    """(result, domain it speaks for in A-labels). The null sender is checked as postmaster@HELO (RFC 7208 2.4)."""
+    helo = ascii_domain(helo)
+    domain = ascii_domain(mail_from.rpartition("@")[2]) if mail_from else helo
+    if not domain:
+        return "none", ""
+    local = mail_from.rpartition("@")[0] if mail_from else "postmaster"
+    try:
+        query = _Spf(lookup, i=ip, s=f"{local}@{domain}", h=helo or "unknown", timeout=5, querytime=20)
+        result = query.check()[0]
+    except Exception:  # pyspf raises what it likes on records it cannot read
+        return "permerror", domain
+    return (result if result in _SPF_RESULTS else "permerror"), domain
+
+
+# --- DKIM --------------------------------------------------------------------------------------------------------
+
+
+def _txt(lookup: Lookup, failed: list[str]) -> Callable[..., bytes | None]:
+    """A key lookup as dkimpy wants it."""
+
+    def get(name: bytes | str, timeout: float = 5) -> bytes | None:
+        text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+        try:
+            rows = lookup(text, "TXT")
+        except LookupFailed as error:
+            failed.append(str(error))
+            return None
+        return rows[0] if len(rows) == 1 else next((row for row in rows if b"p=" in row), None)
+
+    return get
+
+
+def _check_dkim(lookup: Lookup, raw: bytes) -> tuple[str, tuple[str, ...]]:
+    """(result, domains of good signatures in A-labels).
+
+    A signature counts only if it covers From and the whole body: one with `l=` lets anybody append (RFC 6376 8.2), so
+    it is as good as none; rsa-sha1 is not verified (RFC 8301).
+    """
+    good: list[str] = []
+    worst = "none"
+    for index in range(MAX_SIGNATURES):
+        failed: list[str] = []
+        try:
+            check = dkim.DKIM(raw, minkey=MIN_KEY, timeout=5)
+            prepared = check.verify_headerprep(index)
+            if not prepared:
+                break
+            tags, covered, _ = prepared
+            worst = "fail" if worst == "none" else worst
+            if b"from" not in covered or b"l" in tags or tags[b"a"].lower() == b"rsa-sha1":
+                worst = "neutral" if worst == "fail" else worst
+                continue
+            proved = check.verify(index, dnsfunc=_txt(lookup, failed))
+        except dkim.ValidationError:  # a hash that does not match, an expired signature, a tag out of its range
+            worst = "fail"
+            continue
+        except (dkim.DKIMException, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            worst = "permerror" if worst in ("none", "fail") else worst
+            continue
+        domain = ascii_domain(tags[b"d"].decode("utf-8", "replace"))
+        if proved and domain:
+            good.append(domain)
+        elif failed:
+            worst = "temperror"
+    return ("pass" if good else worst), tuple(dict.fromkeys(good))
+
+
+# --- DMARC -------------------------------------------------------------------------------------------------------
+
+
+def _policy(lookup: Lookup, from_domain: str) -> dict[str, str] | None:
+    """Tags of the DMARC record that governs a domain, `p` already the one for it (RFC 7489 section 6.6.3); None: no
+    record, or more than one."""
+    organisation = organisational(from_domain)
+    for domain in dict.fromkeys((from_domain, organisation)):
+        records = []
+        for row in lookup(f"_dmarc.{domain}", "TXT"):
+            text = row.decode("utf-8", "replace") if isinstance(row, bytes) else str(row)
+            if re.match(r"\s*v\s*=\s*DMARC1\s*(;|\Z)", text):
+                records.append(text)
+        if not records:
+            continue
+        if len(records) > 1:
+            return None
+        tags: dict[str, str] = {}
+        for piece in records[0].split(";"):
+            name, sign, value = piece.partition("=")
+            if sign:
+                tags.setdefault(name.strip().lower(), value.strip().lower())
+        if domain != from_domain and "sp" in tags:
+            tags["p"] = tags["sp"]
+        if tags.get("p") not in ("none", "quarantine", "reject"):
+            if "rua" not in tags:
+                return None
+            tags["p"] = "none"
+        return tags
+    return None
+
+
+# --- ARC ---------------------------------------------------------------------------------------------------------
+
+
+def _check_arc(lookup: Lookup, raw: bytes, sealers: frozenset[str], from_domain: str) -> str:
+    """`pass`: a listed sealer closed a good chain and saw DMARC pass for this From domain; `fail`: a broken chain or a
+    sealer that saw something else; `none`: no chain, or the sealer is not one we listed (RFC 8617 section 7)."""
+    if not sealers or b"arc-seal" not in raw[: 256 * 1024].lower():
+        return "none"
+    try:
+        verdict, sets, _ = dkim.ARC(raw, minkey=MIN_KEY, timeout=5).verify(dnsfunc=_txt(lookup, []))
+    except (dkim.DKIMException, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return "fail"
+    if verdict == dkim.CV_None or not sets:
+        return "none"
+    if verdict != dkim.CV_Pass:
+        return "fail"
+    newest = sets[0]
+    names = {ascii_domain(newest[key].decode("ascii", "replace")) for key in ("as-domain", "ams-domain")}
+    if not names <= sealers:
+        return "none"
+    results = newest["aar-value"].decode("utf-8", "replace").lower()
+    seen = re.search(r";\s*dmarc\s*=\s*pass\b([^;]*)", results)
+    named = re.search(r"header\.from\s*=\s*([^\s;]+)", seen[1]) if seen else None
+    return "pass" if named and ascii_domain(named[1]) == from_domain else "fail"
+
+
+# --- all together ------------------------------------------------------------------------------------------------
+
+
+def authenticate(
+    raw: bytes,
+    ip: str,
+    helo: str,
+    mail_from: str,
+    resolver: Resolver,
+    authserv_id: str = "",
+    *,
+    arc_sealers: Iterable[str] = (),
+    seconds: float = 5,
+) -> SenderFacts:
+    """SPF, DKIM, DMARC and ARC of one message as it was received.
+
+    ip, helo, mail_from: of the SMTP client that brought it (`mail_from` empty for the null sender). seconds: for all
+    lookups together. authserv_id: our own; an ARC set that carries it was not made by another and is not believed.
+    Never raises: what cannot be looked up is `temperror`, what cannot be read `permerror`. `aligned` and DMARC need a
+    From field with exactly one mailbox.
+    """
+    raw = raw if type(raw) is bytes else bytes(raw)
+    lookup = _lookup(resolver, seconds)
+    from_domain = _from_domain(raw)
+    spf_result, spf_domain = _check_spf(lookup, ip, helo, mail_from)
+    dkim_result, dkim_domains = _check_dkim(lookup, raw)
+    sealers = frozenset(ascii_domain(name) for name in arc_sealers) - {ascii_domain(authserv_id)}
+    proved = bool(from_domain) and (
+        (spf_result == "pass" and aligned(spf_domain, from_domain))
+        or any(aligned(domain, from_domain) for domain in dkim_domains)
+    )
+    dmarc = "permerror"
+    if from_domain:
+        try:
+            tags = _policy(lookup, from_domain)
+        except LookupFailed:
+            dmarc = "temperror"
+        else:
+            if tags is None:
+                dmarc = "none"
+            else:
+                by_spf = spf_result == "pass" and aligned(spf_domain, from_domain, tags.get("aspf") == "s")
+                by_dkim = any(aligned(domain, from_domain, tags.get("adkim") == "s") for domain in dkim_domains)
+                dmarc = "pass" if by_spf or by_dkim else "fail"
+                proved = by_spf or by_dkim
+                if dmarc == "fail" and "temperror" in (spf_result, dkim_result):
+                    dmarc = "temperror"
+    return SenderFacts(
+        spf=spf_result,
+        dkim=dkim_result,
+        dkim_domains=dkim_domains,
+        dmarc=dmarc,
+        arc=_check_arc(lookup, raw, sealers, from_domain),
+        aligned=proved,
+    )
+
+
+def _from_domain(raw: bytes) -> str:
+    """The domain of the one From mailbox in A-labels; empty when From is missing, doubled or not one plain mailbox."""
+    values = [value for name, value in mime.header_fields(raw) if name == "from"]
+    if len(values) != 1:
+        return ""
+    box = mime.single_mailbox(values[0])
+    return ascii_domain(box.address.rpartition("@")[2]) if box else ""
+
+
+# --- domains that only look official -----------------------------------------------------------------------------
+
+# Letters of other scripts, and digits, that a reader takes for the Latin letter.
+_LOOKS_LIKE = str.maketrans(
+    {
+        "а": "a", "в": "b", "е": "e", "к": "k", "м": "m", "н": "h", "о": "o", "р": "p", "с": "c", "т": "t", "у": "y",
+        "х": "x", "і": "i", "ї": "i", "ј": "j", "ѕ": "s", "ԁ": "d", "ԛ": "q", "ԝ": "w", "һ": "h", "ӏ": "l", "г": "r",
+        "п": "n", "ь": "b", "ё": "e", "ѵ": "v", "υ": "u", "α": "a", "β": "b", "ε": "e", "η": "n", "ι": "i", "κ": "k",
+        "μ": "m", "ν": "v", "ο": "o", "ρ": "p", "σ": "o", "τ": "t", "χ": "x", "γ": "y", "ω": "w", "ո": "n", "ս": "u",
+        "օ": "o", "հ": "h", "ց": "g", "ɡ": "g", "ɑ": "a", "ı": "i", "ł": "l", "đ": "d", "ð": "d", "ʋ": "v", "ⱱ": "v",
+        "0": "o", "1": "l", "5": "s",
+    }
+)  # fmt: skip
+
+
+def _unicode_domain(domain: str) -> str:
+    labels = []
+    for label in domain.split("."):
+        if label.startswith("xn--"):
+            try:
+                label = idna.decode(label)
+            except (idna.IDNAError, UnicodeError):
+                with contextlib.suppress(UnicodeError, ValueError):
+                    label = label[4:].encode("ascii").decode("punycode")
+        labels.append(label)
+    return ".".join(labels)
+
+
+def _skeleton(domain: str) -> str:
+    """The domain as it looks: compatibility forms, look-alikes and marks folded to plain Latin letters."""
+    text = unicodedata.normalize("NFKC", domain).lower().translate(_LOOKS_LIKE)
+    text = "".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign))
+    text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    return re.sub("[\u3002\uff0e\uff61]", ".", text).replace("rn", "m").replace("vv", "w")
+
+
+def _scripts(label: str) -> set[str]:
+    found = set()
+    for sign in label:
+        if sign.isalpha():
+            name = unicodedata.name(sign, "?").partition(" ")[0]
+            found.add("LATIN" if name in ("LATIN", "FULLWIDTH") else name)
+    return found
+
+
+def _near(one: str, other: str) -> bool:
+    """One letter added, lost, changed, or two neighbours swapped."""
+    if abs(len(one) - len(other)) > 1 or one == other:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    a, b = one[start:], other[start:]
+    return a[1:] == b or a == b[1:] or a[1:] == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
+def lookalike(domain: str, official: Iterable[str]) -> str:
+    """Why a domain only looks like an official one, or empty: it is one, or looks like none (rules.md 1.1).
+
+    domain: as written, U- or A-labels. official: domains such as `gov.vn`, `chinhphu.vn`; their subdomains are official
+    too. Values: `trailing_dot`, `homograph` (other letters, same look), `mixed_script`, `embedded`
+    (`gov.vn.example.com`), `hyphen` (`binhduong-gov.vn`), `typo`. Pure.
+    """
+    given = domain.strip().lower()
+    names = [name.strip().lower().strip(".") for name in official]
+    names = [name for name in names if name]
+
+    def is_official(text: str) -> bool:
+        return any(text == name or text.endswith("." + name) for name in names)
+
+    if not given or is_official(given):
+        return ""
+    if given.endswith(".") and is_official(given.rstrip(".")):
+        return "trailing_dot"
+    shown = _unicode_domain(given.rstrip("."))
+    skeleton = _skeleton(shown)
+    plain = [re.sub("rn", "m", name).replace("vv", "w") for name in names]
+    if skeleton != shown and any(skeleton == name or skeleton.endswith("." + name) for name in plain):
+        return "homograph"
+    if any(len(_scripts(label)) > 1 for label in shown.split(".")):
+        return "mixed_script"
+    labels = skeleton.split(".")
+    for name in plain:
+        wanted = name.split(".")
+        if any(labels[n : n + len(wanted)] == wanted for n in range(len(labels) - len(wanted))):
+            return "embedded"
+    words = [word for word in re.split(r"[.\-_]+", skeleton) if word]
+    for name in plain:
+        wanted = re.split(r"[.\-_]+", name)
+        if any(words[n : n + len(wanted)] == wanted for n in range(len(words) - len(wanted) + 1)):
+            return "hyphen"
+        squeezed = name.replace(".", "").replace("-", "")
+        if len(squeezed) >= 9 and squeezed in skeleton.replace(".", "").replace("-", ""):
+            return "hyphen"
+        if len(name) >= 9 and _near(skeleton, name):
+            return "typo"
+    return ""
