@@ -8,16 +8,19 @@ hold content of a message, and of a secret not even its digest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
 import json
 import os
+import sqlite3
 import time
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select, text
@@ -26,18 +29,26 @@ from gateway import database as db
 from gateway import durable
 from gateway.config import Gateway
 from gateway.database import Database
-from gateway.errors import Failure
-from gateway.hashtree import MAX_ENTRY, leaf_hash
+from gateway.errors import LOCAL_ERROR, Failure
+from gateway.hashtree import MAX_ENTRY, TILE_WIDTH, BadProof, Checkpoint, inclusion, leaf_hash, proof_text
+from gateway.hashtree import root as tree_root
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Received, new_case
+from gateway.search import Index, Page, Query, document_key
 from gateway.store import Store
-from gateway.vietnamese import fold
+from gateway.treelog import TreeLog
 
 if TYPE_CHECKING:
     from gateway.policy import Verdict
 
 #: A lock number of our own in PostgreSQL, so that leaves stay dense with several writers.
 _LEAF_LOCK = 0x7662_6474
+#: Seconds between a commit and its indexing, so that messages are indexed together.
+_INDEX_DELAY = 0.2
+#: Leaves sequenced in one piece; whole tiles, so that the next piece begins with one.
+_PIECE = 16 * TILE_WIDTH
+#: Of the checkpoints of ten minutes the last is kept for good: at most 53,000 small files a year.
+_KEEP_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +159,14 @@ class Archive:
         self.database = database
         self.store = store
         self.folder = store.root.parent
-        self.hostname = settings.hostname
+        self.log = TreeLog(self.folder, f"{settings.hostname}/archive")
+        url = database.engine.url
+        self.index = Index(self.folder / "index.db", Path(url.database or "")) if url.drivername == "sqlite" else None
         self._disk = ThreadPoolExecutor(4, "archive-store")
+        self._aside = ThreadPoolExecutor(2, "archive-aside")  # index and tree, which no message waits for
+        self._signing = asyncio.Lock()
+        self._fresh = asyncio.Event()
+        self._indexing: asyncio.Task[None] | None = None
         self._salt = b""
         self._policies: set[str] = set()
 
@@ -159,14 +176,40 @@ class Archive:
         return self.store.broken or self.database.broken
 
     async def start(self) -> None:
-        """Clear what a crash left half written. For the daemon alone."""
+        """Clear what a crash left half written, see that the log is whole, and start indexing. For the daemon alone."""
         await self._blocking(self.store.clear)
+        await self._blocking(self.log.signer)
+        if self.index is not None:
+            self._fresh.set()
+            self._indexing = asyncio.create_task(self._follow(self.index), name="search-index")
 
     async def close(self) -> None:
+        """Keep the newest checkpoint beside the log, and let go."""
+        if self._indexing is not None:
+            self._indexing.cancel()
+            await asyncio.gather(self._indexing, return_exceptions=True)
+        await self._blocking(self._keep_newest)
         self._disk.shutdown()
+        self._aside.shutdown()
+        if self.index is not None:
+            self.index.close()
+
+    async def _follow(self, index: Index) -> None:
+        """Index behind the commits, some messages at a time. Trouble never reaches the archiving: it is shown, and the
+        next search or the next commit tries again."""
+        while True:
+            await self._fresh.wait()
+            await asyncio.sleep(_INDEX_DELAY)
+            self._fresh.clear()
+            with contextlib.suppress(Failure, OSError, sqlite3.Error):
+                while await self._blocking(index.catch_up, 200):
+                    await asyncio.sleep(0)
 
     async def _blocking(self, fn: Any, *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, fn, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, fn, *args)
+
+    async def _put(self, files: _Files) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._disk, self.store.put_all, files.puts)
 
     # ------------------------------------------------------------------ append
 
@@ -190,12 +233,13 @@ class Archive:
         self._add_notices(files, case.notices)
         # First the bytes, so that no row ever names bytes that are not there. A crash after this line leaves bytes
         # without a row: they are no promise, and the next offer of the message finds them in place.
-        await self._blocking(self.store.put_all, files.puts)
+        await self._put(files)
         # Then everything else in one transaction. COMMIT in `database.py` is the moment from which `250` is true:
         # before it the sender still owns the message, after it we do.
         receipt = await self.database.write(lambda connection: self._append(connection, case, row, record, files))
         if case.verdict.policy_digest:
             self._policies.add(case.verdict.policy_digest)
+        self._fresh.set()
         return receipt
 
     def _add_notices(self, files: _Files, notices: Iterable[Notice]) -> None:
@@ -313,7 +357,7 @@ class Archive:
         self._add_notices(files, notices)
         if not files.notices:
             return
-        await self._blocking(self.store.put_all, files.puts)
+        await self._put(files)
 
         def append(connection: Connection) -> None:
             for notice, digest in files.notices:
@@ -332,7 +376,7 @@ class Archive:
         files = _Files()
         self._add_notices(files, notices)
         if files.puts:
-            await self._blocking(self.store.put_all, files.puts)
+            await self._put(files)
 
         def append(connection: Connection) -> None:
             now = time.time()
@@ -406,8 +450,154 @@ class Archive:
             raise KeyError(case)
         return await self._blocking(self.store.read, row["sha256"])  # type: ignore[no-any-return]
 
+    async def search(self, query: Query) -> Page:
+        """Raises Failure, also where there is no index (databases other than SQLite, for now)."""
+        if self.index is None:
+            raise Failure("Search needs the SQLite database", retryable=False)
+        return await self._blocking(self.index.search, query)  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------------ the tree
+
+    async def checkpoint(self) -> Checkpoint | None:
+        """Put the new leaves into the tree on disk and sign its root. None while there is no leaf at all.
+
+        Nothing is signed that does not continue what was signed last, and nothing that was not read back from disk.
+        Raises Failure: with a reason that begins with `rolled back` or `rewritten` when history has changed.
+        """
+        async with self._signing:
+            try:
+                return await self._checkpoint()
+            except (BadProof, OSError) as error:
+                raise Failure(LOCAL_ERROR.text, f"checkpoint: {error}") from error
+
+    async def _checkpoint(self) -> Checkpoint | None:
+        last = await self._blocking(self.log.newest)
+        size, row = await self.database.read(_log_state)
+        if last is not None and (row is None or row.size < last.size):
+            signed = row.size if row else 0
+            raise Failure(LOCAL_ERROR.text, f"rolled back: the database knows {signed} leaves, {last.size} are signed")
+        if row is not None and (last is None or last.size < row.size):
+            # Signed, then stopped before it was published; or this host was away while another one signed.
+            if not await self._blocking(self._tiles_hold, row.size, row.root):
+                await self._sequence(last.size if last else 0, row.size)
+            await self._blocking(self.log.publish, row.note)
+            last = self.log.open(row.note)
+        if size == 0 or (last is not None and last.size == size):
+            return last
+        if last is not None and size < last.size:
+            raise Failure(LOCAL_ERROR.text, f"rolled back: {size} leaves, {last.size} are signed")
+        root = await self._grow(last, last.size if last else 0, size)
+        if root is None:  # tiles are lost or damaged; made again from the leaves they must fit
+            root = await self._grow(last, 0, size)
+        if root is None:
+            raise Failure(LOCAL_ERROR.text, "rewritten: the leaves do not continue the checkpoint that was signed last")
+        at = int(time.time() * 1000)
+        note = self.log.sign(size, root, stamp(from_ms(at)))
+        expected = last.size if last else None
+        previous = await self.database.write(
+            lambda connection: _swap_checkpoint(
+                connection, expected, {"size": size, "root": root, "at": at, "note": note}
+            )
+        )
+        if previous is not None:
+            await self._blocking(self.log.keep, *previous)
+        await self._blocking(self.log.publish, note)
+        await self._blocking(self.log.prune, size)
+        return self.log.open(note)
+
+    async def _grow(self, last: Checkpoint | None, old: int, size: int) -> bytes | None:
+        """Tiles up to `size`, and their root read back from disk; None when damaged or not continuing `last`."""
+        try:
+            await self._sequence(old, size)
+            nodes = self.log.nodes(size)
+            if last is not None and await self._blocking(tree_root, last.size, nodes) != last.root:
+                return None
+            return await self._blocking(tree_root, size, nodes)  # type: ignore[no-any-return]
+        except BadProof:
+            return None
+
+    def _tiles_hold(self, size: int, root: bytes) -> bool:
+        try:
+            return self.log.root(size) == root
+        except BadProof:
+            return False
+
+    async def _sequence(self, old: int, size: int) -> None:
+        """Bring the tiles from `old` leaves to `size`, from the database, each leaf hashed anew: a bit that flipped
+        since must not be signed."""
+        start = old - old % TILE_WIDTH
+        while start < size:
+            end = min(size, start + _PIECE)
+            rows = await self.database.read(lambda connection, start=start, end=end: _leaves(connection, start, end))
+            if [row.idx for row in rows] != list(range(start, end)):
+                raise Failure(LOCAL_ERROR.text, f"rewritten: leaves between {start} and {end} are missing")
+            for row in rows:
+                if leaf_hash(row.entry) != row.hash:
+                    raise Failure(LOCAL_ERROR.text, f"rewritten: leaf {row.idx} does not match its hash")
+            await self._blocking(self.log.extend, start, [row.entry for row in rows])
+            start = end
+
+    def _keep_newest(self) -> None:
+        with contextlib.suppress(BadProof, OSError):
+            if newest := self.log.newest():
+                self.log.keep(newest.size, (self.folder / "log" / "checkpoint").read_text())
+
+    async def prove(self, case: str) -> str:
+        """A C2SP tlog-proof of the message's leaf, the entry itself in its `extra` line, against a signed checkpoint
+        (a new one when the leaf is younger than the last). Raises KeyError for an unknown case, Failure."""
+
+        def ask(connection: Connection) -> Any:
+            question = select(db.leaf.c.idx, db.leaf.c.entry).where(
+                db.leaf.c.case_id == case, db.leaf.c.type.in_(("message", "tombstone"))
+            )
+            return connection.execute(question.order_by(db.leaf.c.idx)).first()
+
+        leaf = await self.database.read(ask)
+        if leaf is None:
+            raise KeyError(case)
+        newest = await self._blocking(self.log.newest)
+        if newest is None or newest.size <= leaf.idx:
+            newest = await self.checkpoint()
+        assert newest is not None
+        note = (self.folder / "log" / "checkpoint").read_text()
+        newest = self.log.open(note)
+        try:
+            path = await self._blocking(inclusion, leaf.idx, newest.size, self.log.nodes(newest.size))
+        except BadProof as error:
+            raise Failure(LOCAL_ERROR.text, f"proof: {error}") from error
+        return proof_text(leaf.idx, leaf.entry, path, note)
+
 
 # ---------------------------------------------------------------------- rows
+
+
+def _log_state(connection: Connection) -> tuple[int, Any]:
+    """How many leaves there are, and the newest row of `checkpoint`."""
+    last = connection.execute(select(db.leaf.c.idx).order_by(db.leaf.c.idx.desc()).limit(1)).scalar()
+    row = connection.execute(select(db.checkpoint).order_by(db.checkpoint.c.size.desc()).limit(1)).first()
+    return (0 if last is None else last + 1), row
+
+
+def _leaves(connection: Connection, start: int, end: int) -> list[Any]:
+    leaf = db.leaf.c
+    question = select(leaf.idx, leaf.entry, leaf.hash).where(leaf.idx >= start, leaf.idx < end).order_by(leaf.idx)
+    return list(connection.execute(question))
+
+
+def _swap_checkpoint(connection: Connection, expected: int | None, fresh: dict[str, Any]) -> tuple[int, str] | None:
+    """Compare and swap: signs only on top of the checkpoint that was seen, whoever else signs at the same time.
+
+    Returns size and note of the one before when its ten minutes are over and it is to be kept."""
+    row = connection.execute(select(db.checkpoint).order_by(db.checkpoint.c.size.desc()).limit(1)).first()
+    if (row.size if row else None) != expected:
+        raise Failure(LOCAL_ERROR.text, "checkpoint: another process has just signed")
+    db.insert(connection, db.checkpoint, [fresh])
+    if row is None:
+        return None
+    if row.at // _KEEP_MS == fresh["at"] // _KEEP_MS:
+        connection.execute(db.checkpoint.delete().where(db.checkpoint.c.size == row.size))
+        return None
+    return row.size, row.note
 
 
 def _known(connection: Connection, sha256: str, sender: str, direction: str) -> Known | None:
@@ -624,11 +814,6 @@ def clean(words: str) -> str:
     """Without lone surrogates and NUL, which not every database takes."""
     words = words.replace("\0", "\ufffd")
     return words if words.isascii() else words.encode("utf-8", "replace").decode()
-
-
-def document_key(code: str) -> str:
-    """`14 / ct - ubnd` and `14/CT-UBND` are one number: no spaces, no accents, upper case, without leading zeros."""
-    return "".join(fold(code).upper().split()).lstrip("0")
 
 
 def to_ms(at: dt.datetime) -> int:

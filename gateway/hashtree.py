@@ -355,3 +355,36 @@ class Checkpoint:
         if len(digest) != 32:
             raise BadProof("the checkpoint's root is no SHA-256")
         return cls(lines[0], int(lines[1]), digest, tuple(lines[3:-1]))
+
+
+# ---------------------------------------------------------------------- proofs as files (c2sp.org/tlog-proof)
+
+_PROOF = "c2sp.org/tlog-proof@v1"
+
+
+def proof_text(index: int, entry: bytes, path: Iterable[bytes], note: str) -> str:
+    """A tlog-proof; its `extra` line holds the entry, so that nothing else is needed but the log's key."""
+    lines = [_PROOF, f"extra {_b64(entry)}", f"index {index}", *map(_b64, path)]
+    return "\n".join(lines) + "\n\n" + note
+
+
+def check_proof(text: str, verifier: Verifier) -> tuple[int, bytes, Checkpoint]:
+    """Index, entry and checkpoint of a proof that holds under this key. Raises BadProof."""
+    head, gap, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if not gap or len(lines) < 3 or lines[0] != _PROOF:
+        raise BadProof("not a tlog-proof")
+    if not lines[1].startswith("extra ") or not lines[2].startswith("index "):
+        raise BadProof("the proof has no entry or no index")
+    number = lines[2].removeprefix("index ")
+    if not (number.isascii() and number.isdigit()) or number != str(int(number)):
+        raise BadProof("the index is no number")
+    entry = _unb64(lines[1].removeprefix("extra "))
+    checkpoint = Checkpoint.parse(open_note(note, verifier))
+    if checkpoint.origin != verifier.name:
+        raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {verifier.name}")
+    path = [_unb64(line) for line in lines[3:]]
+    if any(len(one) != 32 for one in path):
+        raise BadProof("a hash of the proof is no SHA-256")
+    verify_inclusion(leaf_hash(entry), int(number), checkpoint.size, path, checkpoint.root)
+    return int(number), entry, checkpoint

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
+import sqlite3
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from gateway import database as db
-from gateway.archive import Count, Notice, Tombstone, canonical, document_key
+from gateway import hashtree as ht
+from gateway.archive import Count, Notice, Tombstone, canonical
 from gateway.errors import Failure
 from gateway.inspection.findings import FileFacts
+from gateway.search import Index, Query, document_key
 from tests.cases import AT, case, close, mail, open_archive
 
 
@@ -216,3 +222,195 @@ def test_very_long_lists_still_fit_a_leaf_and_odd_text_is_taken(archived):
 def test_numbers_in_any_spelling():
     assert {document_key(x) for x in ("14/CT-UBND", " 14 / ct - ubnd", "014/CT-UBND")} == {"14/CT-UBND"}
     assert document_key("05/QĐ-UBND") == "5/QD-UBND"
+
+
+# ---------------------------------------------------------------------- the tree
+
+
+def test_checkpoints_grow_and_prove_every_message(archived, tmp_path):
+    async def work(archive):
+        assert await archive.checkpoint() is None
+        seen = []
+        for batch in (1, 2, 253, 1, 300):  # over the edge of a tile and well into the next
+            receipts = await asyncio.gather(*[archive.commit(case(number=len(seen) * 1000 + n)) for n in range(batch)])
+            checkpoint = await archive.checkpoint()
+            assert await archive.checkpoint() == checkpoint
+            seen.append((checkpoint, receipts))
+        sizes = [one.size for one, _ in seen]
+        assert sizes == [1, 3, 256, 257, 557]
+        leaves = await rows(archive, db.leaf)
+        hashes = [leaf["hash"] for leaf in leaves]
+        for checkpoint, receipts in seen:
+            node = lambda level, index: ht.fold_pairs(hashes[index << level : (index + 1) << level])  # noqa: E731
+            assert checkpoint.root == ht.root(checkpoint.size, node)
+            proof = await archive.prove(receipts[-1].case)
+            index, entry, used = ht.check_proof(proof, archive.log.verifier())
+            assert (index, used.size) == (receipts[-1].leaf, 557)
+            assert json.loads(entry)["case"] == receipts[-1].case
+        fresh = await archive.commit(case(number=99))
+        assert ht.check_proof(await archive.prove(fresh.case), archive.log.verifier())[2].size == 558
+        with pytest.raises(KeyError):
+            await archive.prove("NOSUCHCASE")
+
+    archived(work)
+    assert (tmp_path / "keys" / "log.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000000558.note"]
+    assert len(list((tmp_path / "log" / "tile" / "0").rglob("*.p/*"))) <= 2
+
+
+def test_lost_tiles_are_made_again_lost_history_is_not_signed(archived, tmp_path):
+    async def work(archive):
+        await asyncio.gather(*[archive.commit(case(number=n)) for n in range(300)])
+        first = await archive.checkpoint()
+        shutil.rmtree(tmp_path / "log" / "tile")
+        await archive.commit(case(number=1000))
+        assert (await archive.checkpoint()).size == 301
+        assert archive.log.root(301) == (await archive.checkpoint()).root
+        assert [index for index, _ in archive.log.entries(0, 301, 301)] == list(range(301))
+
+        def forge(connection):
+            entry = connection.execute(select(db.leaf.c.entry).where(db.leaf.c.idx == 5)).scalar()
+            entry = entry.replace(b'"size":', b'"size":1')
+            new = {"entry": entry, "hash": ht.leaf_hash(entry)}
+            connection.execute(db.leaf.update().where(db.leaf.c.idx == 5).values(new))
+
+        await archive.database.write(forge)
+        shutil.rmtree(tmp_path / "log" / "tile")
+        await archive.commit(case(number=1001))
+        with pytest.raises(Failure) as caught:
+            await archive.checkpoint()
+        assert "rewritten" in caught.value.private
+        assert archive.log.newest().size == 301 > first.size
+
+    archived(work)
+
+
+def test_a_database_that_went_back_is_not_signed_over(archived):
+    async def work(archive):
+        for n in range(3):
+            await archive.commit(case(number=n))
+        await archive.checkpoint()
+
+        def roll_back(connection):
+            connection.execute(db.leaf.delete().where(db.leaf.c.idx == 2))
+            connection.execute(db.checkpoint.delete())
+
+        await archive.database.write(roll_back)
+        with pytest.raises(Failure) as caught:
+            await archive.checkpoint()
+        assert "rolled back" in caught.value.private
+
+    archived(work)
+
+
+def test_a_stop_between_signing_and_publishing_is_made_good(archived, monkeypatch):
+    async def work(archive):
+        await archive.commit(case(number=1))
+        await archive.checkpoint()
+        await archive.commit(case(number=2))
+        with monkeypatch.context() as patch:
+            patch.setattr(archive.log, "publish", lambda _note: (_ for _ in ()).throw(OSError(28, "full")))
+            with pytest.raises(Failure):
+                await archive.checkpoint()
+        assert archive.log.newest().size == 1
+        await archive.commit(case(number=3))
+        assert (await archive.checkpoint()).size == 3
+
+    archived(work)
+
+
+# ---------------------------------------------------------------------- search
+
+
+def test_search(archived):
+    file = FileFacts(name="14-CT.pdf", path="hoso.zip/14-CT.pdf", sha256="ab" * 32, size=9, type="pdf")
+    cases = [
+        case(number=1, files=(file,), texts={"14-CT.pdf": "Thực hiện chỉ thị về đường bộ"}, rules=("SG-01",)),
+        case(number=2, subject="Duong bo", code="05/QĐ-UBND", texts={"": "duong bo khong dau"}, to=("y@xa.gov.vn",)),
+        case(number=3, subject="Lịch họp", direction="in", texts={"": "đường bộ, giấy mời họp lúc 8 giờ"}),
+    ]
+
+    async def work(archive):
+        for one in cases:
+            await archive.commit(one)
+        names = {one.received.case: n for n, one in enumerate(cases, 1)}
+
+        async def find(**query):
+            page = await archive.search(Query(**query))
+            assert page.lag == 0 and page.total == len(page.rows)
+            return [names[row["id"]] for row in page.rows]
+
+        assert sorted(await find(text="đường bộ")) == [1, 2, 3]
+        assert (await find(text="đường bộ"))[-1] == 2, "exact accents first"
+        assert (await find(text="duong bo"))[0] == 2
+        assert await find(text='"giấy mời họp"') == [3]
+        assert await find(text='"mời giấy"') == []
+        assert await find(text="khong da*") == [2]
+        assert sorted(await find(number="14 / ct-ubnd")) == [1, 3]
+        assert sorted(await find(number="14/CT")) == [1, 3]
+        assert await find(number="05/qđ-ubnd") == await find(number="5/QD-UBND") == [2]
+        assert await find(recipient="y@xa.gov.vn") == [2]
+        assert await find(direction="in") == [3]
+        assert await find(file="14-CT.pdf") == [1]
+        assert await find(digest="AB" * 32) == [1]
+        assert await find(digest=cases[1].received.body.sha256) == [2]
+        assert await find(rule="SG-01") == [1]
+        assert sorted(await find(signer="le van d", abstract='"văn bản điện tử"')) == [1, 2, 3]
+        assert await find(sender="nobody@x") == []
+        assert await find(text='" OR NEAR( * :') == []
+        assert sorted(await find(agency="so-tttt", kind="CT", verdict="deliver", message_class="OFFICIAL_DOC")) == [
+            1,
+            2,
+            3,
+        ]
+        at = int(AT.timestamp() * 1000)
+        assert len(await find(since=at, until=at + 1)) == 3 and await find(until=at) == []
+        page = await archive.search(Query(limit=2, offset=2))
+        assert (page.total, len(page.rows)) == (3, 1)
+        assert "đường bộ" in (await archive.search(Query(text="duong bo", direction="in"))).rows[0]["snippet"]
+
+    archived(work)
+
+
+@pytest.mark.parametrize("damage", ["lost", "garbage", "ahead"])
+def test_a_lost_index_is_made_again_with_the_same_answers(archived, tmp_path, damage):
+    async def work(archive):
+        for n in range(30):
+            await archive.commit(case(number=n, subject=f"thư số {n} {'lẻ' if n % 2 else 'chẵn'}"))
+        before = [row["id"] for row in (await archive.search(Query(text="chẵn"))).rows]
+        archive.index.close()
+        path = tmp_path / "index.db"
+        if damage == "lost":
+            path.unlink()
+        elif damage == "garbage":
+            path.write_bytes(b"garbage" * 4096)
+        else:
+            with sqlite3.connect(path) as other:
+                other.execute("UPDATE state SET next = 1000")
+        after = await archive.search(Query(text="chẵn"))
+        assert len(before) == 15 and [row["id"] for row in after.rows] == before
+        assert archive.index.problem == ""
+
+    archived(work)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index")
+
+    async def fill():
+        archive = open_archive(folder)
+        await archive.commit(case())
+        await close(archive)
+
+    asyncio.run(fill())
+    opened = Index(folder / "index.db", folder / "gateway.db")
+    yield opened
+    opened.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(words=st.text(max_size=30))
+def test_no_question_breaks_the_search(index, words):
+    page = index.search(Query(text=words, signer=words, number=words, file=words))
+    assert page.total >= 0 and page.lag == 0

@@ -1,0 +1,206 @@
+"""The hash tree on disk, in files that other programs read: tiles, entry bundles, signed checkpoints.
+
+    keys/log.key                 Ed25519 signing key of this log, 0600
+    keys/log.vkey                its public half, to be given to auditors
+    log/checkpoint               the newest signed checkpoint (C2SP tlog-checkpoint)
+    log/tile/<L>/<N>[.p/<W>]     hashes (C2SP tlog-tiles)
+    log/tile/entries/<N>[.p/<W>] entries
+    checkpoints/<size>.note      older checkpoints, one for each ten minutes with mail
+
+The leaves are true in the database; these files are made of them and can be made again. All calls block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gateway import durable
+from gateway.hashtree import (
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    BadProof,
+    Checkpoint,
+    Node,
+    Signer,
+    TileNodes,
+    Verifier,
+    bundle,
+    fold_pairs,
+    leaf_hash,
+    open_note,
+    root,
+    tile_path,
+    unbundle,
+)
+
+
+class TreeLog:
+    """The files of one log below `folder`. `origin` is the name that stands on its checkpoints."""
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        self.folder = folder
+        self.origin = origin
+        self._signer: Signer | None = None
+
+    # ------------------------------------------------------------------ keys
+
+    def signer(self) -> Signer:
+        """The signing key; made at the first use. Raises BadProof for a key of another log, OSError."""
+        if self._signer is None:
+            path = self.folder / "keys" / "log.key"
+            if not path.exists():
+                durable.make_folder(path.parent, 0o700)
+                fresh = Signer(self.origin, os.urandom(32))
+                durable.replace(path.with_name("log.vkey"), f"{fresh.verifier}\n".encode(), 0o644)
+                durable.replace(path, f"{fresh}\n".encode(), 0o600)
+            self._signer = Signer.parse(path.read_text())
+        return self._signer
+
+    def verifier(self) -> Verifier:
+        """The public key, as it lies on disk. Raises BadProof, OSError."""
+        return Verifier.parse((self.folder / "keys" / "log.vkey").read_text())
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def newest(self) -> Checkpoint | None:
+        """The newest published checkpoint, its signature checked; None before the first. Raises BadProof."""
+        try:
+            note = (self.folder / "log" / "checkpoint").read_text()
+        except FileNotFoundError:
+            return None
+        return self.open(note)
+
+    def open(self, note: str, verifier: Verifier | None = None) -> Checkpoint:
+        """A checkpoint of this log out of a note. Raises BadProof."""
+        key = verifier or self.verifier()
+        checkpoint = Checkpoint.parse(open_note(note, key))
+        if checkpoint.origin != key.name:
+            raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {key.name}")
+        return checkpoint
+
+    def sign(self, size: int, tree_root: bytes, at: str) -> str:
+        """The signed note for this tree; `at` (RFC 3339) is signed with it."""
+        return self.signer().sign(Checkpoint(self.origin, size, tree_root, (f"time {at}",)).body())
+
+    def publish(self, note: str) -> None:
+        durable.make_folder(self.folder / "log")
+        durable.replace(self.folder / "log" / "checkpoint", note.encode(), 0o644)
+
+    def keep(self, size: int, note: str) -> None:
+        """Put a checkpoint beside the log for good."""
+        path = self.folder / "checkpoints" / f"{size:012d}.note"
+        if not path.exists():
+            durable.make_folder(path.parent)
+            durable.replace(path, note.encode(), 0o644)
+
+    def kept(self) -> Iterator[tuple[str, str]]:
+        """File name and text of every checkpoint that was kept, by size."""
+        folder = self.folder / "checkpoints"
+        for path in sorted(folder.glob("*.note")) if folder.is_dir() else ():
+            yield path.name, path.read_text(errors="replace")
+
+    # ------------------------------------------------------------------ tiles
+
+    def nodes(self, size: int) -> Node:
+        """The tree of `size` leaves as it lies on disk. It raises BadProof where a tile is missing or short."""
+
+        def read(level: int, index: int) -> bytes:
+            width = min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - index * TILE_WIDTH)
+            path = self.folder / "log" / tile_path(level, index, width)
+            try:
+                data = path.read_bytes()
+            except OSError:
+                raise BadProof(f"{path.relative_to(self.folder)} is missing") from None
+            if len(data) != 32 * width:
+                raise BadProof(f"{path.relative_to(self.folder)} has {len(data)} bytes, not {32 * width}")
+            return data
+
+        return TileNodes(read)
+
+    def root(self, size: int) -> bytes:
+        """The root over the first `size` leaves, from the tiles on disk. Raises BadProof."""
+        return root(size, self.nodes(size))
+
+    def entries(self, start: int, end: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """Index and entry of the leaves on disk. Raises BadProof where a bundle is missing or torn."""
+        for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            width = min(TILE_WIDTH, size - number * TILE_WIDTH)
+            path = self.folder / "log" / tile_path("entries", number, width)
+            try:
+                found = unbundle(path.read_bytes())
+            except (OSError, ValueError) as error:
+                raise BadProof(f"{path.relative_to(self.folder)}: {error}") from None
+            if len(found) != width:
+                raise BadProof(f"{path.relative_to(self.folder)} holds {len(found)} entries, not {width}")
+            for place, entry in enumerate(found):
+                if start <= number * TILE_WIDTH + place < end:
+                    yield number * TILE_WIDTH + place, entry
+
+    def extend(self, start: int, entries: Sequence[bytes]) -> int:
+        """Write the tiles that these entries touch, durably. `start`, the index of the first, is the beginning of a
+        tile, so that no old tile has to be trusted; all before it is on disk. Returns the new size."""
+        size = start + len(entries)
+        if start % TILE_WIDTH:
+            raise ValueError(f"{start} is not the beginning of a tile")
+        hashes = [leaf_hash(entry) for entry in entries]
+        folders: set[Path] = set()
+        for offset in range(0, len(entries), TILE_WIDTH):
+            part = entries[offset : offset + TILE_WIDTH]
+            self._write("entries", (start + offset) // TILE_WIDTH, len(part), bundle(part), folders)
+        level, first = 0, start  # `first`: place of hashes[0] among all hashes of this level
+        while hashes:
+            full = []
+            begin = first - first % TILE_WIDTH
+            if begin < first:
+                # A higher tile that was begun before: what it holds so far is read back, and checked when the root is.
+                width = first - begin
+                hashes = self._partial(level, begin // TILE_WIDTH, width) + hashes
+            for offset in range(0, len(hashes), TILE_WIDTH):
+                part = hashes[offset : offset + TILE_WIDTH]
+                self._write(level, (begin + offset) // TILE_WIDTH, len(part), b"".join(part), folders)
+                if len(part) == TILE_WIDTH:
+                    full.append(fold_pairs(part))
+            hashes, first, level = full, begin // TILE_WIDTH, level + 1
+        for folder in folders:
+            durable.sync_folder(folder)
+        return size
+
+    def _write(self, level: int | str, index: int, width: int, data: bytes, folders: set[Path]) -> None:
+        path = self.folder / "log" / tile_path(level, index, width)
+        if path.exists() and path.read_bytes() == data:
+            return
+        durable.make_folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        durable.write_new(temporary, (data,), 0o644)
+        durable.step()
+        temporary.replace(path)
+        folders.add(path.parent)
+
+    def _partial(self, level: int, index: int, width: int) -> list[bytes]:
+        """The first `width` hashes of a tile, from the narrowest file that holds them."""
+        full = self.folder / "log" / tile_path(level, index)
+        folder = full.with_name(full.name + ".p")
+        widths = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        paths = [folder / str(one) for one in widths if one >= width] + [full]
+        for path in paths:
+            if path.exists() and len(data := path.read_bytes()) >= 32 * width:
+                return [data[n : n + 32] for n in range(0, 32 * width, 32)]
+        raise BadProof(f"{full.relative_to(self.folder)} with {width} hashes is missing")
+
+    def prune(self, size: int) -> None:
+        """Remove partial tiles that a full one has replaced, and all but the newest two of the tile that grows
+        (tlog-tiles allows it; a reader with an older checkpoint finds its hashes in the wider tile)."""
+        for level in ("entries", *range(4)):
+            count = size if level == "entries" else size >> TILE_HEIGHT * int(level)
+            for index in {count // TILE_WIDTH, max(0, count // TILE_WIDTH - 1)}:
+                folder = self.folder / "log" / tile_path(level, index, 1)
+                folder = folder.parent
+                if not folder.is_dir():
+                    continue
+                widths = sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+                whole = folder.with_name(folder.name.removesuffix(".p")).exists()
+                for width in widths if whole else widths[2:]:
+                    (folder / str(width)).unlink(missing_ok=True)
