@@ -1,0 +1,1265 @@
+"""The text of a file, with places: PDF, Office Open XML, OpenDocument, RTF, HTML, plain text, legacy Office.
+
+Everything a person may see or a reader may show is text here: headers, footers, text boxes, watermarks, comments,
+annotations, form fields, document properties. Heavy libraries are imported when a file needs them. Active content seen
+on the way (macros, scripts, actions, embedded files) is reported as findings of kind `active`.
+"""
+
+from __future__ import annotations
+
+import html as html_entities
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from xml.parsers import expat
+
+from gateway import vietnamese
+from gateway.config import Budget
+from gateway.inspection.findings import Finding
+from gateway.inspection.segments import Segment
+
+#: Characters taken from one file: a law of 300 pages has under a million.
+MAX_TEXT = 4_000_000
+#: Bytes of one XML part after decompression; the largest sheets of provincial budgets stay below.
+MAX_XML = 48 << 20
+#: Pages of a PDF that are read; files of more are annexes of tables. Marks stand on the first pages and the last.
+MAX_PAGES = 500
+
+_LEGACY_FONT = re.compile(
+    r"(?:[A-Z]{6}\+)?(\.Vn[A-Z][A-Za-z ]{1,30}|VNI[-_ ][A-Za-z0-9 -]{1,30}|VN[IU]?Times[A-Za-z]*)"
+)
+
+
+@dataclass(slots=True)
+class Text:
+    """What was read of one file.
+
+    layer: `full`, `none` or `garbage` for paged files, empty for others; fonts: legacy Vietnamese fonts only;
+    embedded: files carried inside (name, bytes); reason: English, one line, when it could not be read.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    layer: str = ""
+    fonts: tuple[str, ...] = ()
+    pages: int | None = None
+    encrypted: bool = False
+    damaged: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    embedded: list[tuple[str, bytes]] = field(default_factory=list)
+    reason: str = ""
+
+    def add(self, where: str, text: str, page: int | None = None, zone: str = "body") -> None:
+        if text and not text.isspace():
+            self.segments.append(Segment(where, text[:MAX_TEXT], page, zone))
+
+    def active(self, value: str, where: str = "") -> None:
+        if not any(f.kind == "active" and f.value == value for f in self.findings):
+            self.findings.append(Finding(kind="active", value=value, where=where))
+
+    def cannot(self, value: str) -> None:
+        if not any(f.kind == "uninspectable" and f.value == value for f in self.findings):
+            self.findings.append(Finding(kind="uninspectable", value=value))
+
+    @property
+    def plain(self) -> str:
+        """All text in one piece, for the search index."""
+        return "\n".join(segment.text for segment in self.segments)
+
+
+def extract(data: bytes, type: str, limits: Budget | None = None, charset: str = "") -> Text:
+    """The text of a file of a sniffed type. Never raises for what is in the data; types without text give none."""
+    text = Text()
+    reader = _READERS.get(type)
+    if reader is None:
+        return text
+    try:
+        if reader is _plain:
+            _plain(data, text, charset)
+        elif reader is _html:
+            _html(data, text, charset)
+        else:
+            reader(data, text)
+    except ImportError as error:
+        text.reason = f"no_extractor: {error.name or error}"
+        text.cannot("no_extractor")
+    except _Refused as refused:
+        text.damaged = True
+        text.reason = str(refused)
+        text.cannot(refused.value)
+    except MemoryError:
+        text.reason = "out of memory"
+        text.cannot("too_large")
+    except Exception as error:  # readers of hostile data raise anything
+        text.damaged = True
+        text.reason = f"cannot be read: {error.__class__.__name__}"
+        text.cannot("unknown_container")
+    return text
+
+
+class _Refused(Exception):
+    """Refused on purpose: a DTD, an expansion beyond the limits."""
+
+    def __init__(self, reason: str, value: str = "unknown_container") -> None:
+        super().__init__(reason)
+        self.value = value
+
+
+def legacy_fonts(names: Iterator[str] | list[str]) -> tuple[str, ...]:
+    found = {match[1].strip() for name in names if (match := _LEGACY_FONT.match(name))}
+    return tuple(sorted(found))[:20]
+
+
+def is_garbage(text: str) -> bool:
+    """A text layer that is neither Vietnamese nor any other readable text: private encodings and missing mappings.
+
+    More than a tenth private-use, replacement or control characters, or almost no word with a vowel in a text that
+    has no reading in a legacy encoding.
+    """
+    sample = text[:6000]
+    letters = [c for c in sample if not c.isspace()]
+    if len(letters) < 40:
+        return False
+    odd = sum(1 for c in letters if "\ue000" <= c <= "\uf8ff" or c == "\ufffd" or c < " " or "\x7f" <= c < "\xa0")
+    if odd * 10 > len(letters):
+        return vietnamese.charset_of(sample) == ""
+    words = re.findall(r"[^\W\d_]{2,}", vietnamese.fold(sample))
+    if len(words) < 15:
+        good_signs = sum(1 for c in letters if c.isalnum() or c in ".,;:/()-–\"'%")
+        return len(letters) > 150 and good_signs * 2 < len(letters)
+    readable = sum(
+        1 for word in words if re.search("[aeiouy]", word) and not re.search("[bcdghklmnpqrstvxfjwz]{4}", word)
+    )
+    return readable * 10 < len(words) * 5 and vietnamese.charset_of(sample) == ""
+
+
+# -- plain text and HTML -------------------------------------------------------------------------------------------
+
+
+def _plain(data: bytes, text: Text, charset: str = "") -> None:
+    content = vietnamese.decode(bytes(data[: MAX_TEXT * 2]), charset)
+    text.add("nội dung", content)
+    if re.search(r"-----BEGIN PGP MESSAGE-----", content):
+        text.encrypted = True
+        text.findings.append(Finding(kind="uninspectable", value="pgp"))
+
+
+_INVISIBLE_HTML = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(script|style|noscript|template)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL
+)
+_BREAKING = re.compile(
+    r"</?(?:p|div|tr|table|tbody|thead|ul|ol|li|h[1-6]|br|hr|blockquote|pre|section|article|header|footer|center|title|body|html|"
+    r"head|form|dl|dt|dd|address|figure|figcaption|caption|option|marquee)\b[^<>]*>",
+    re.IGNORECASE,
+)
+_CELL = re.compile(r"</?t[dh]\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<[a-zA-Z/!?][^<>]*>")
+_UPPER_CASED = re.compile(
+    r"<(\w+)\b[^<>]*text-transform\s*:\s*uppercase[^<>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL
+)
+_ATTRIBUTES = re.compile(
+    r"<[a-z][^<>]*?\s(?:alt|title|value|placeholder|content)\s*=\s*(?:\"([^\"]{2,300})\"|'([^']{2,300})')",
+    re.IGNORECASE,
+)
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,30})", re.IGNORECASE)
+_FONT_FACE = re.compile(r"(?:font-family\s*:|face\s*=)\s*[\"']?\s*([^;\"'>]{2,60})", re.IGNORECASE)
+
+
+def rendered(source: str) -> str:
+    """The text of an HTML source as a browser lays it out: blocks on lines of their own, cells parted by tabs."""
+    source = _INVISIBLE_HTML.sub("", source)
+    source = re.sub(r"\s+", " ", source)
+    if "uppercase" in source:
+        source = _UPPER_CASED.sub(lambda found: f"<{found[1]}>{_TAG.sub('', found[2]).upper()}</{found[1]}>", source)
+    source = _CELL.sub("\t", _BREAKING.sub("\n", source))
+    source = html_entities.unescape(_TAG.sub("", source))
+    return re.sub(r"[ \t]*\n[ \t\n]*", "\n", source).strip()
+
+
+def _html(data: bytes, text: Text, charset: str = "") -> None:
+    raw = bytes(data[: MAX_TEXT * 2])
+    if not charset and (declared := _META_CHARSET.search(raw[:4096])):
+        charset = declared[1].decode("ascii", "replace")
+    source = vietnamese.decode(raw, charset)
+    text.add("nội dung", rendered(source), zone="html")
+    attributes = [html_entities.unescape(found[1] or found[2]) for found in _ATTRIBUTES.finditer(source[:500_000])]
+    text.add("thuộc tính trong trang", "\n".join(attributes), zone="property")
+    text.fonts = legacy_fonts([face.strip() for found in _FONT_FACE.finditer(source) for face in found[1].split(",")])
+    if re.search(r"<script\b|\bon(?:load|error|click)\s*=|javascript:", source, re.IGNORECASE):
+        text.active("script", "HTML")
+
+
+# -- XML in ZIP ----------------------------------------------------------------------------------------------------
+
+
+class _Xml:
+    """Streams one XML part through expat. A document type is refused: no entities, no bombs (rules.md 2.3)."""
+
+    def __init__(self) -> None:
+        self.parser = expat.ParserCreate(namespace_separator=None)
+        self.parser.buffer_text = True
+        self.parser.StartDoctypeDeclHandler = self._doctype
+
+    @staticmethod
+    def _doctype(*_: object) -> None:
+        raise _Refused("XML with a document type declaration")
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self.parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise _Refused(f"XML not well-formed: {expat.errors.messages.get(error.code, error.code)}") from None
+
+
+class _Paragraphs(_Xml):
+    """Text of WordprocessingML, DrawingML, VML and PresentationML by local names; text boxes are kept apart."""
+
+    _BOXES = frozenset({"txbxContent", "txbx", "textbox"})
+
+    def __init__(self, upper: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.body: list[str] = []
+        self.boxes: list[str] = []
+        self.watermarks: list[str] = []
+        self.alternative: list[str] = []
+        self.fonts: set[str] = set()
+        self.links: list[str] = []
+        self._box = 0
+        self._take = False
+        self._caps = self._style_caps = False
+        self._upper = upper
+
+    def _out(self) -> list[str]:
+        return self.boxes if self._box else self.body
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name in ("t", "delText", "instrText"):
+            self._take = True
+        elif name == "p":
+            self._style_caps = False
+        elif name == "r":
+            self._caps = self._style_caps
+        elif name == "caps":
+            self._caps = not any(value in ("0", "false", "off") for value in attributes.values())
+        elif name == "rPr":
+            if attributes.get("cap") == "all":
+                self._caps = True
+        elif name in ("rStyle", "pStyle"):
+            if any(value in self._upper for value in attributes.values()):
+                self._caps = True
+                self._style_caps = self._style_caps or name == "pStyle"
+        elif name in ("tab", "ptab"):
+            self._out().append("\t")
+        elif name in ("br", "cr"):
+            self._out().append("\n")
+        elif name == "noBreakHyphen":
+            self._out().append("-")
+        elif name == "sym":
+            self._out().append(" ")
+        elif name in self._BOXES:
+            self._box += 1
+            self.boxes.append("\n")
+        elif name == "textpath":
+            if text := attributes.get("string"):
+                self.watermarks.append(text)
+        elif name in ("docPr", "cNvPr", "shape", "rect", "roundrect"):
+            for key in ("descr", "title", "alt", "name"):
+                if value := attributes.get(key):
+                    self.alternative.append(value)
+        elif name in ("rFonts", "latin", "font"):
+            self.fonts.update(attributes.values())
+
+    def _end(self, tag: str) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name in ("t", "delText", "instrText"):
+            self._take = False
+        elif name == "p":
+            self._out().append("\n")
+        elif name == "tc":
+            self._out().append("\t")
+        elif name in self._BOXES:
+            self._box -= 1
+            self.boxes.append("\n")
+
+    def _characters(self, text: str) -> None:
+        if self._take:
+            self._out().append(text.upper() if self._caps else text)
+
+
+class _Flat(_Xml):
+    """Text of every element of a small part, one a line: document properties, comments of sheets, custom XML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = lambda tag, attributes: self.tags.append((tag, attributes))
+        self.parser.EndElementHandler = lambda tag: self.lines.append("\n")
+        self.parser.CharacterDataHandler = self.lines_append
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.lines: list[str] = []
+
+    def lines_append(self, text: str) -> None:
+        self.lines.append(text)
+
+    def text(self) -> str:
+        return re.sub(r"\n{2,}", "\n", "".join(self.lines)).strip("\n")
+
+
+class _Package:
+    """The parts of an OOXML or OpenDocument file, read within limits."""
+
+    def __init__(self, data: bytes, text: Text) -> None:
+        try:
+            self.archive = zipfile.ZipFile(io.BytesIO(data))
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, OSError):
+            raise _Refused("not a readable ZIP package") from None
+        self.infos: dict[str, zipfile.ZipInfo] = {}
+        for info in self.archive.infolist()[:20_000]:
+            self.infos[info.filename.replace("\\", "/").lstrip("/")] = info
+        self.text = text
+        self._left = 160 << 20
+
+    def names(self, pattern: str) -> list[str]:
+        found = [name for name in self.infos if re.fullmatch(pattern, name, re.IGNORECASE)]
+        return sorted(found, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
+
+    def read(self, name: str) -> bytes:
+        info = self.infos[name]
+        if info.flag_bits & 0x1:
+            self.text.encrypted = True
+            self.text.cannot("encrypted")
+            return b""
+        limit = min(MAX_XML, self._left)
+        try:
+            with self.archive.open(info) as stream:
+                data = stream.read(limit + 1)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
+            self.text.damaged = True
+            self.text.cannot("unknown_container")
+            return b""
+        if len(data) > limit:
+            raise _Refused(f"part beyond {limit} bytes", "ratio")
+        self._left -= len(data)
+        return data
+
+    def parse(self, name: str, handler: Any) -> bool:
+        """Feeds a part to a handler; a broken part is noted and the rest goes on."""
+        data = self.read(name)
+        if not data:
+            return False
+        try:
+            handler.feed(data)
+        except _Refused as refused:
+            self.text.damaged = True
+            self.text.reason = self.text.reason or f"{name}: {refused}"
+            self.text.cannot(refused.value)
+        return True
+
+
+_PLACES = (
+    (r"word/document\d*\.xml", "nội dung", "body"),
+    (r"word/header\d*\.xml", "đầu trang", "header"),
+    (r"word/footer\d*\.xml", "cuối trang", "footer"),
+    (r"word/(?:footnotes|endnotes)\.xml", "chú thích", "footer"),
+    (r"word/comments\w*\.xml", "nhận xét", "comment"),
+    (r"word/glossary/document\.xml", "khối dựng sẵn", "textbox"),
+    (r"(?:word|xl|ppt)/(?:charts|diagrams|drawings)/[^/]+\.(?:xml|vml)", "hình vẽ", "textbox"),
+    (r"ppt/slides/slide\d+\.xml", "trang chiếu", "body"),
+    (r"ppt/notesSlides/notesSlide\d+\.xml", "ghi chú trang chiếu", "comment"),
+    (r"ppt/(?:slideMasters|slideLayouts|notesMasters|handoutMasters)/[^/]+\.xml", "nền trang chiếu", "header"),
+    (r"ppt/comments/[^/]+\.xml", "nhận xét", "comment"),
+)
+
+
+def _ooxml(data: bytes, text: Text) -> None:
+    package = _Package(data, text)
+    upper = _capital_styles(package)
+    fonts: set[str] = set()
+    for pattern, where, zone in _PLACES:
+        for number, name in enumerate(package.names(pattern), 1):
+            part = _Paragraphs(upper)
+            if not package.parse(name, part):
+                continue
+            slide = name.startswith("ppt/slides/")
+            shown = f"{where} {number}" if slide else f"{where} ({name})" if zone != "body" else where
+            text.add(shown, "".join(part.body), number if slide else None, zone)
+            if "comments" in name and not part.body:
+                flat = _Flat()
+                package.parse(name, flat)
+                text.add(shown, flat.text(), zone="comment")
+            text.add(f"hộp văn bản ({name})", "".join(part.boxes), 1 if zone != "body" else None, "textbox")
+            text.add(f"hình mờ ({name})", "\n".join(part.watermarks), 1, "watermark")
+            text.add(f"mô tả hình ({name})", "\n".join(part.alternative), zone="property")
+            fonts |= part.fonts
+    _workbook(package, text, fonts)
+    for name in package.names(r"docProps/(?:core|app|custom)\.xml|customXml/item\d+\.xml"):
+        flat = _Flat()
+        package.parse(name, flat)
+        for line in flat.text().split("\n")[:500]:
+            text.add(f"thuộc tính tệp ({name})", line, zone="property")
+        for _, attributes in flat.tags:
+            if "propertyTagName" in attributes:
+                text.add(f"thuộc tính tệp ({name})", attributes["propertyTagName"], zone="property")
+    for name in package.names(r"(?:word|ppt)/(?:fontTable|presProps)\.xml"):
+        flat = _Flat()
+        package.parse(name, flat)
+        fonts |= {value for _, attributes in flat.tags for value in attributes.values() if len(value) < 60}
+    text.fonts = legacy_fonts(sorted(fonts))
+    _ooxml_active(package, text)
+
+
+def _capital_styles(package: _Package) -> frozenset[str]:
+    """Styles that show small letters as capitals: a mark typed in small letters may be seen in capitals."""
+    result = set()
+    for name in package.names(r"word/styles\.xml"):
+        source = package.read(name).decode("utf-8", "replace")
+        for found in re.finditer(r"<w:style\b[^>]*w:styleId=\"([^\"]+)\"[^>]*>(.*?)</w:style>", source, re.DOTALL):
+            if re.search(r"<w:caps(?:\s*/>|\s+w:val=\"(?:1|true|on)\")", found[2]):
+                result.add(found[1])
+    return frozenset(result)
+
+
+class _Sheet(_Xml):
+    """Rows of a sheet as lines, cells parted by tabs; header and footer of the printed page."""
+
+    def __init__(self, strings: list[str]) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.rows: list[str] = []
+        self.margins: list[str] = []
+        self._strings, self._cells, self._piece = strings, [], []
+        self._kind, self._take, self._size = "", "", 0
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name == "c":
+            self._kind, self._piece = attributes.get("t", ""), []
+        elif name in ("v", "t"):
+            self._take = "cell"
+        elif name in ("oddHeader", "evenHeader", "firstHeader", "oddFooter", "evenFooter", "firstFooter"):
+            self._take, self._piece = "margin", []
+
+    def _end(self, tag: str) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name in ("v", "t"):
+            self._take = ""
+        elif name == "c":
+            value = "".join(self._piece)
+            if self._kind == "s":
+                value = self._strings[int(value)] if value.isdigit() and int(value) < len(self._strings) else ""
+            if value and self._size < MAX_TEXT:
+                self._cells.append(value.replace("\n", " "))
+                self._size += len(value)
+        elif name == "row":
+            if self._cells:
+                self.rows.append("\t".join(self._cells))
+                self._cells = []
+        elif self._take == "margin":
+            # `&L`, `&C`, `&R` begin the three parts; `&"font,style"`, `&12`, `&B` … are formatting
+            value = re.sub(r"&\"[^\"]*\"|&\d+|&K[0-9A-F]{6}|&[BIUESXYPNDTFAZG&]", "", "".join(self._piece))
+            self.margins.append(re.sub(r"&[LCR]", "\n", value))
+            self._take = ""
+
+    def _characters(self, text: str) -> None:
+        if self._take:
+            self._piece.append(text)
+
+
+class _Strings(_Xml):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.strings: list[str] = []
+        self._piece: list[str] = []
+        self._take = self._phonetic = False
+
+    def _start(self, tag: str, _: dict[str, str]) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name == "si":
+            self._piece = []
+        elif name == "t":
+            self._take = not self._phonetic
+        elif name == "rPh":
+            self._phonetic = True
+
+    def _end(self, tag: str) -> None:
+        name = tag.rsplit(":", 1)[-1]
+        if name == "si":
+            self.strings.append("".join(self._piece))
+        elif name == "t":
+            self._take = False
+        elif name == "rPh":
+            self._phonetic = False
+
+    def _characters(self, text: str) -> None:
+        if self._take:
+            self._piece.append(text)
+
+
+def _workbook(package: _Package, text: Text, fonts: set[str]) -> None:
+    sheets = package.names(r"xl/(?:worksheets|chartsheets|dialogsheets|macrosheets)/[^/]+\.xml")
+    if not sheets and not package.names(r"xl/workbook\.(?:xml|bin)"):
+        return
+    strings = _Strings()
+    for name in package.names(r"xl/sharedStrings\.xml"):
+        package.parse(name, strings)
+    for number, name in enumerate(sheets, 1):
+        sheet = _Sheet(strings.strings)
+        package.parse(name, sheet)
+        text.add(f"trang tính {number}", "\n".join(sheet.rows), None, "body")
+        text.add(f"đầu, cuối trang tính {number}", "\n".join(sheet.margins), None, "header")
+    for name in package.names(r"xl/(?:comments\d*|threadedComments/[^/]+)\.xml"):
+        flat = _Flat()
+        package.parse(name, flat)
+        text.add(f"nhận xét ({name})", flat.text(), zone="comment")
+    for name in package.names(r"xl/workbook\.xml"):
+        flat = _Flat()
+        package.parse(name, flat)
+        titles = [attributes.get("name", "") for tag, attributes in flat.tags if tag.rsplit(":", 1)[-1] == "sheet"]
+        for title in titles:
+            text.add("tên trang tính", title, zone="property")
+    for name in package.names(r"xl/styles\.xml"):
+        flat = _Flat()
+        package.parse(name, flat)
+        fonts |= {a["val"] for tag, a in flat.tags if tag.rsplit(":", 1)[-1] in ("name", "rFont") and "val" in a}
+    if package.names(r"xl/workbook\.bin"):  # xlsb: cells are binary records
+        _calamine(package.archive.fp.getvalue(), text)  # type: ignore[union-attr]
+    if package.names(r"xl/macrosheets/.*"):
+        text.active("macro", "xl/macrosheets")
+
+
+def _ooxml_active(package: _Package, text: Text) -> None:
+    for name, info in package.infos.items():
+        lower = name.lower()
+        if lower.endswith(("vbaproject.bin", "vbadata.xml")):
+            text.active("macro", name)
+        elif "/activex/" in lower:
+            text.active("ole_object", name)
+        elif "/embeddings/" in lower and not info.is_dir():
+            content = package.read(name) if info.file_size <= 32 << 20 else b""
+            text.active("ole_object", name) if not content.startswith(b"PK") else None
+            if content:
+                text.embedded.append((name.rsplit("/", 1)[-1], content))
+        elif lower.endswith(".rels") and info.file_size < 1 << 20:
+            source = package.read(name).decode("utf-8", "replace")
+            for found in re.finditer(r"<Relationship\b[^>]*>", source):
+                if re.search(r"TargetMode\s*=\s*\"External\"", found[0]) and re.search(
+                    r"/(?:attachedTemplate|oleObject|frame|subDocument|externalLink(?:Path)?|mailMergeSource)\"",
+                    found[0],
+                ):
+                    text.active("external_link", name)
+        elif lower == "word/document.xml" and info.file_size < 8 << 20:
+            source = package.read(name)
+            if re.search(rb"\bDDE(?:AUTO)?\b", source) and b"instrText" in source:
+                text.active("external_link", name)
+
+
+class _OpenDocument(_Xml):
+    """content.xml and styles.xml of OpenDocument: paragraphs, cells, frames, headers and footers of master pages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.out: dict[str, list[str]] = {"body": [], "header": [], "footer": [], "textbox": [], "comment": []}
+        self.fonts: set[str] = set()
+        self._zones = ["body"]
+        self._depth = self._in_cell = 0
+
+    _ZONES = {
+        "style:header": "header", "style:header-left": "header", "style:header-first": "header", "style:footer": "footer",
+        "style:footer-left": "footer", "style:footer-first": "footer", "draw:text-box": "textbox",
+        "draw:custom-shape": "textbox", "office:annotation": "comment", "text:note": "footer",
+    }  # fmt: skip
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag in self._ZONES:
+            self._zones.append(self._ZONES[tag])
+        elif tag in ("text:p", "text:h"):
+            self._depth += 1
+        elif tag in ("table:table-cell", "table:covered-table-cell"):
+            self._in_cell += 1
+        elif tag == "text:tab":
+            self.out[self._zones[-1]].append("\t")
+        elif tag == "text:line-break":
+            self.out[self._zones[-1]].append("\n")
+        elif tag == "text:s":
+            count = attributes.get("text:c", "1")
+            self.out[self._zones[-1]].append(" " * min(int(count) if count.isdigit() else 1, 200))
+        elif tag == "style:font-face" or tag.endswith("text-properties"):
+            for key in ("svg:font-family", "style:font-name", "fo:font-family", "style:name"):
+                if key in attributes:
+                    self.fonts.add(attributes[key].strip("'"))
+
+    def _end(self, tag: str) -> None:
+        if tag in self._ZONES:
+            self.out[self._zones[-1]].append("\n")
+            if len(self._zones) > 1:
+                self._zones.pop()
+        elif tag in ("text:p", "text:h"):
+            self._depth -= 1
+            self.out[self._zones[-1]].append(" " if self._in_cell and self._zones[-1] == "body" else "\n")
+        elif tag in ("table:table-cell", "table:covered-table-cell"):
+            self._in_cell -= 1
+            self.out[self._zones[-1]].append("\t")
+        elif tag == "table:table-row":
+            self.out[self._zones[-1]].append("\n")
+
+    def _characters(self, text: str) -> None:
+        if self._depth > 0:
+            self.out[self._zones[-1]].append(text)
+
+
+def _opendocument(data: bytes, text: Text) -> None:
+    package = _Package(data, text)
+    manifest = package.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in package.infos else b""
+    if b"encryption-data" in manifest:
+        text.encrypted = True
+        text.cannot("encrypted")
+        return
+    fonts: set[str] = set()
+    labels = {
+        "body": "nội dung",
+        "header": "đầu trang",
+        "footer": "cuối trang",
+        "textbox": "hộp văn bản",
+        "comment": "nhận xét",
+    }
+    for name in ("content.xml", "styles.xml"):
+        if name not in package.infos:
+            continue
+        part = _OpenDocument()
+        package.parse(name, part)
+        for zone, pieces in part.out.items():
+            text.add(labels[zone] if name == "content.xml" else f"{labels[zone]} ({name})", "".join(pieces), zone=zone)
+        fonts |= part.fonts
+    if "meta.xml" in package.infos:
+        flat = _Flat()
+        package.parse("meta.xml", flat)
+        for line in flat.text().split("\n")[:200]:
+            text.add("thuộc tính tệp (meta.xml)", line, zone="property")
+    text.fonts = legacy_fonts(sorted(fonts))
+    if any(re.match(r"(?:Basic|Scripts)/", name) and not name.endswith(".xlb") for name in package.infos):
+        text.active("macro", "Basic")
+    for name, info in package.infos.items():
+        if re.match(r"Object[^/]*$", name) and not info.is_dir():
+            text.active("ole_object", name)
+
+
+def _xml(data: bytes, text: Text) -> None:
+    flat = _Flat()
+    flat.feed(bytes(data[:MAX_XML]))
+    text.add("nội dung", flat.text())
+    if any(tag.lower().rsplit(":", 1)[-1] == "script" for tag, _ in flat.tags):
+        text.active("script", "XML")
+
+
+# -- RTF -----------------------------------------------------------------------------------------------------------
+
+_RTF = re.compile(
+    rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z'])|([{}])|[\r\n]+|([^\\{}\r\n]+)|\\'|\\",
+    re.DOTALL,
+)
+_RTF_BREAKS = {b"par": "\n", b"line": "\n", b"sect": "\n", b"page": "\n", b"row": "\n", b"cell": "\t", b"tab": "\t",
+               b"nestcell": "\t", b"nestrow": "\n", b"emdash": "—", b"endash": "–", b"bullet": "•", b"lquote": "‘",
+               b"rquote": "’", b"ldblquote": "“", b"rdblquote": "”", b"emspace": " ", b"enspace": " "}  # fmt: skip
+_RTF_SKIP = frozenset(
+    b"colortbl stylesheet pict themedata datastore latentstyles listtable listoverridetable rsidtbl xmlnstbl generator "
+    b"filetbl revtbl colorschememapping mmathPr objdata blipuid pgptbl wgrffmtfilter fchars lchars sp sn".split()
+)
+_RTF_ZONES = {
+    b"header": "header", b"headerl": "header", b"headerr": "header", b"headerf": "header", b"footer": "footer",
+    b"footerl": "footer", b"footerr": "footer", b"footerf": "footer", b"footnote": "footer", b"annotation": "comment",
+    b"shptxt": "textbox", b"sv": "watermark", b"info": "property", b"fonttbl": "fonts",
+}  # fmt: skip
+_FONT_CHARSETS = {163: "cp1258", 0: "", 1: "", 238: "cp1250", 204: "cp1251", 161: "cp1253", 128: "cp932", 134: "cp936"}
+
+
+def _rtf(data: bytes, text: Text) -> None:
+    """Own reader: control words, groups, `\\uN` with `\\ucN`, `\\'xx` in the charset of the font, destinations."""
+    codec, font_codecs, font = "cp1252", {}, 0
+    zone, skip, unicode_skip, pending = "body", False, 1, 0
+    stack: list[tuple[str, bool, int, int, bool]] = []
+    out: dict[str, list[str]] = {}
+    raw = bytearray()
+    starred = caps = False
+    hexadecimal: list[bytes] | None = None
+
+    def flush() -> None:
+        nonlocal raw
+        if raw:
+            chosen = font_codecs.get(font) or codec
+            out.setdefault(zone, []).append(bytes(raw).decode(chosen, "replace" if chosen != "cp1252" else "strict")
+                                            if chosen != "cp1252" else vietnamese._western(bytes(raw)))  # fmt: skip
+            raw = bytearray()
+
+    def put(piece: str) -> None:
+        flush()
+        if not skip:
+            out.setdefault(zone, []).append(piece.upper() if caps else piece)
+
+    for found in _RTF.finditer(data):
+        word, argument, code, symbol, brace, plain = found.groups()
+        if word is not None:
+            number = int(argument) if argument else None
+            if word == b"u" and number is not None:
+                point = number + 65536 if number < 0 else number
+                put(chr(point) if 0 < point < 0x110000 else "")
+                pending = unicode_skip
+            elif word == b"uc":
+                unicode_skip = min(number or 0, 20)
+            elif word in _RTF_BREAKS:
+                put(_RTF_BREAKS[word])
+            elif word in _RTF_SKIP:
+                if word == b"objdata":
+                    text.active("ole_object", "RTF")
+                flush()
+                skip = True
+            elif word in _RTF_ZONES:
+                flush()
+                zone, skip = _RTF_ZONES[word], False
+                out.setdefault(zone, []).append("\n")
+            elif word == b"ansicpg" and number:
+                codec = f"cp{number}" if number in (874, 932, 936, 949, 950, *range(1250, 1259)) else "cp1252"
+            elif word == b"f" and number is not None:
+                flush()
+                font = number
+            elif word == b"fcharset" and number is not None and zone == "fonts":
+                font_codecs[font] = _FONT_CHARSETS.get(number, "")
+            elif word == b"caps":
+                flush()
+                caps = number != 0
+            elif word in (b"plain", b"pard"):
+                flush()
+                caps = caps and word == b"pard"
+            elif word == b"bin" and number:
+                text.active("ole_object", "RTF")
+            elif word in (b"objocx", b"objemb", b"objlink", b"objupdate"):
+                text.active("ole_object", "RTF")
+            elif starred and word not in (b"shpinst", b"background", b"fldinst", b"objclass", b"nesttableprops"):
+                flush()
+                skip = True
+            starred = False
+        elif code is not None:
+            if pending:
+                pending -= 1
+            elif not skip:
+                raw.append(int(code, 16))
+        elif symbol is not None:
+            if symbol == b"*":
+                starred = True
+            elif pending:
+                pending -= 1
+            elif symbol in (b"~", b"_", b"-", b"\n", b"\r"):
+                put({b"~": "\u00a0", b"_": "-", b"-": ""}.get(symbol, "\n"))
+            elif symbol in (b"\\", b"{", b"}"):
+                put(symbol.decode())
+        elif brace == b"{":
+            flush()
+            if len(stack) > 5000:
+                raise _Refused("RTF groups nested too deep", "too_deep")
+            stack.append((zone, skip, unicode_skip, font, caps))
+            pending = 0
+        elif brace == b"}":
+            flush()
+            if stack:
+                left = zone
+                zone, skip, unicode_skip, font, caps = stack.pop()
+                if left != zone or zone == "property":
+                    out.setdefault(left, []).append("\n")
+            pending = 0
+        elif plain is not None and not skip:
+            if pending:
+                plain, pending = plain[pending:], max(0, pending - len(plain))
+            if caps:
+                put(vietnamese._western(plain))
+            else:
+                raw += plain
+        starred = starred and brace is None and plain is None
+    flush()
+    del hexadecimal
+    text.fonts = legacy_fonts([name.strip(" ;\n") for name in re.split(r"[;\n]", "".join(out.pop("fonts", [])))])
+    labels = {"body": "nội dung", "header": "đầu trang", "footer": "cuối trang", "comment": "nhận xét", "textbox": "hộp văn bản",
+              "watermark": "hình mờ", "property": "thuộc tính tệp"}  # fmt: skip
+    for name, pieces in out.items():
+        content = "".join(pieces)
+        if name == "property":
+            for line in content.split("\n"):
+                text.add(labels[name], line, zone=name)
+        else:
+            text.add(labels[name], content, zone=name)
+
+
+# -- legacy Office -------------------------------------------------------------------------------------------------
+
+
+def _ole_common(ole: Any, text: Text) -> None:
+    names = {"/".join(path) for path in ole.listdir(streams=True, storages=True)}
+    lower = {name.lower() for name in names}
+    if any(
+        name.split("/")[0] in ("macros", "_vba_project_cur") or name.endswith("/vba") or name == "vba" for name in lower
+    ):
+        text.active("macro", "VBA")
+    if any(part.startswith("_") and part[1:].isdigit() for name in names for part in name.split("/")) or any(
+        name.endswith("\x01ole10native") for name in lower
+    ):
+        text.active("ole_object", "OLE")
+    for stream in ("\x05SummaryInformation", "\x05DocumentSummaryInformation"):
+        if stream not in names:
+            continue
+        try:
+            properties = ole.getproperties(stream, convert_time=False)
+        except Exception:  # a broken property stream takes nothing else with it
+            continue
+        codepage = properties.get(1, 1252)
+        codec = (
+            "utf-8"
+            if codepage in (65001, -535)
+            else f"cp{codepage & 0xFFFF}"
+            if isinstance(codepage, int)
+            else "cp1252"
+        )
+        for value in properties.values():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, bytes):
+                    try:
+                        one = one.decode(codec)
+                    except (LookupError, UnicodeDecodeError):
+                        one = vietnamese.decode(one)
+                if isinstance(one, str):
+                    text.add("thuộc tính tệp", one.strip("\0"), zone="property")
+
+
+def _ole_open(data: bytes, text: Text) -> Any:
+    import olefile
+
+    ole = olefile.OleFileIO(io.BytesIO(data))
+    if ole.exists("EncryptedPackage") or ole.exists("EncryptionInfo") or ole.exists("EncryptedSummary"):
+        text.encrypted = True
+        text.cannot("encrypted")
+    return ole
+
+
+_DOC_PARTS = (
+    ("nội dung", "body"), ("chú thích", "footer"), ("đầu trang, cuối trang", "header"), ("macro", "comment"),
+    ("nhận xét", "comment"), ("chú thích cuối", "footer"), ("hộp văn bản", "textbox"), ("hộp văn bản đầu trang", "textbox"),
+)  # fmt: skip
+_DOC_CONTROLS = str.maketrans(
+    {"\r": "\n", "\x07": "\t", "\x0b": "\n", "\x0c": "\n", "\x0e": "\n", "\x1e": "-", "\x1f": "", "\xa0": " "}
+    | {chr(n): "" for n in (0, 1, 2, 3, 4, 5, 6, 8, 19, 20, 21)}
+)
+
+
+def _doc(data: bytes, text: Text) -> None:
+    """Word 97 to 2003 ([MS-DOC]): the piece table names the text of the body, notes, headers, comments and text boxes.
+
+    Offsets in the FIB: flags 0A (0100 encrypted, 0200 which table stream), character counts 4C to 68, fcClx 1A2.
+    """
+    with _ole_open(data, text) as ole:
+        if text.encrypted:
+            return
+        _ole_common(ole, text)
+        word = ole.openstream("WordDocument").read()
+        if len(word) < 0x1AA or word[:2] != b"\xec\xa5":
+            if word[:2] in (b"\xdc\xa5", b"\x9b\xa5"):  # Word 6 and 95: the text lies in one run
+                start, end = struct.unpack_from("<II", word, 0x18)
+                text.add("nội dung", vietnamese._western(word[start:end]).translate(_DOC_CONTROLS))
+                return
+            raise _Refused("not a Word stream")
+        flags = int.from_bytes(word[0x0A:0x0C], "little")
+        if flags & 0x0100:
+            text.encrypted = True
+            text.cannot("encrypted")
+            return
+        table = ole.openstream("1Table" if flags & 0x0200 else "0Table").read()
+        text.fonts = legacy_fonts(
+            [
+                found.decode("utf-16-le", "ignore")
+                for found in re.findall(rb"(?:\.\0V\0n\0|V\0N\0I\0-\0)(?:[ -~]\0){1,30}", table)
+            ]
+        )
+        counts = struct.unpack_from("<8i", word, 0x4C)
+        at, size = struct.unpack_from("<II", word, 0x1A2)
+        clx = table[at : at + size]
+        position = 0
+        while position < len(clx) and clx[position] == 1:  # Prc: formatting, of its own length
+            position += 3 + int.from_bytes(clx[position + 1 : position + 3], "little")
+        if position >= len(clx) or clx[position] != 2:
+            raise _Refused("no piece table")
+        length = int.from_bytes(clx[position + 1 : position + 5], "little")
+        pieces = clx[position + 5 : position + 5 + length]
+        number = (len(pieces) - 4) // 12
+        starts = struct.unpack_from(f"<{number + 1}I", pieces, 0)
+        everything = []
+        for n in range(number):
+            offset = int.from_bytes(pieces[4 * (number + 1) + 8 * n + 2 :][:4], "little")
+            characters = max(0, min(starts[n + 1] - starts[n], MAX_TEXT))
+            if offset & 0x40000000:
+                begin = (offset & 0x3FFFFFFF) // 2
+                everything.append(vietnamese._western(word[begin : begin + characters]))
+            else:
+                everything.append(word[offset : offset + 2 * characters].decode("utf-16-le", "replace"))
+        content = "".join(everything)[:MAX_TEXT]
+        begin = 0
+        for (label, zone), count in zip(_DOC_PARTS, counts, strict=True):
+            if count > 0:
+                # Field codes stand between 13 and 14; what is shown between 14 and 15.
+                shown = re.sub("\x13[^\x13\x14\x15]{0,500}\x14", "", content[begin : begin + count])
+                text.add(label, shown.translate(_DOC_CONTROLS), zone=zone)
+                begin += count
+        if not text.segments and content:
+            text.add("nội dung", content.translate(_DOC_CONTROLS))
+
+
+def _calamine(data: bytes, text: Text) -> None:
+    from python_calamine import CalamineWorkbook
+
+    workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
+    total = 0
+    for number, name in enumerate(workbook.sheet_names, 1):
+        text.add("tên trang tính", name, zone="property")
+        rows = []
+        for row in workbook.get_sheet_by_name(name).to_python(skip_empty_area=True):
+            line = "\t".join(str(cell).replace("\n", " ") for cell in row if cell != "")
+            if line:
+                rows.append(line)
+                total += len(line)
+            if total > MAX_TEXT:
+                break
+        text.add(f"trang tính {number}", "\n".join(rows))
+
+
+def _xls(data: bytes, text: Text) -> None:
+    """Cells through calamine; FILEPASS (2F), headers and footers (14, 15) and text boxes (1B6) from the BIFF records."""
+    with _ole_open(data, text) as ole:
+        if text.encrypted:
+            return
+        _ole_common(ole, text)
+        name = "Workbook" if ole.exists("Workbook") else "Book"
+        book = ole.openstream(name).read()
+    position, margins, boxes, after_box = 0, [], [], False
+    fonts = []
+    while position + 4 <= len(book):
+        kind, size = struct.unpack_from("<HH", book, position)
+        body = book[position + 4 : position + 4 + size]
+        position += 4 + size
+        if kind == 0x2F:
+            text.encrypted = True
+            text.cannot("encrypted")
+            return
+        if kind in (0x14, 0x15) and len(body) > 3:
+            count = int.from_bytes(body[:2], "little")
+            value = (
+                body[3 : 3 + 2 * count].decode("utf-16-le", "replace")
+                if body[2] & 1
+                else vietnamese._western(body[3 : 3 + count])
+            )
+            margins.append(re.sub(r"&[LCR]", "\n", re.sub(r"&\"[^\"]*\"|&\d+|&[BIUESXYPNDTFA]", "", value)))
+        elif kind == 0x1B6:
+            after_box = True
+        elif kind == 0x3C and after_box and len(body) > 1:
+            boxes.append(body[1:].decode("utf-16-le", "replace") if body[0] & 1 else vietnamese._western(body[1:]))
+            after_box = False
+        elif kind == 0x31 and len(body) > 16:
+            count = body[14]
+            fonts.append(
+                body[16 : 16 + 2 * count].decode("utf-16-le", "replace")
+                if body[15] & 1
+                else body[16 : 16 + count].decode("latin-1")
+            )
+        elif kind in (0x18, 0x85) and kind == 0x85 and len(body) > 8 and body[5] in (1, 6):
+            text.active("macro", "XLM")
+    text.add("đầu, cuối trang tính", "\n".join(margins), zone="header")
+    text.add("hộp văn bản", "\n".join(boxes), zone="textbox")
+    text.fonts = legacy_fonts(fonts)
+    _calamine(data, text)
+
+
+def _ppt(data: bytes, text: Text) -> None:
+    """PowerPoint 97 to 2003 ([MS-PPT]): text atoms 0FA0 (UTF-16), 0FA8 (Latin-1), 0FBA in the records of the stream."""
+    with _ole_open(data, text) as ole:
+        if ole.exists("Current User"):
+            user = ole.openstream("Current User").read(16)
+            if len(user) >= 16 and user[12:16] == b"\xdf\xc4\xd1\xf3":  # headerToken of an encrypted file
+                text.encrypted = True
+                text.cannot("encrypted")
+        if text.encrypted:
+            return
+        _ole_common(ole, text)
+        stream = ole.openstream("PowerPoint Document").read()
+    lines: list[str] = []
+    position = 0
+    while position + 8 <= len(stream):
+        version, kind, size = struct.unpack_from("<HHI", stream, position)
+        position += 8
+        if version & 0xF == 0xF:
+            continue  # a container: its records follow
+        body = stream[position : position + size]
+        if kind == 0x0FA0 or (kind == 0x0FBA and size < 2000):
+            lines.append(body.decode("utf-16-le", "replace"))
+        elif kind == 0x0FA8:
+            lines.append(vietnamese._western(body))
+        position += size
+    text.add("trang chiếu", "\n".join(lines).replace("\r", "\n").replace("\x0b", "\n"))
+
+
+def _ole_unknown(data: bytes, text: Text) -> None:
+    with _ole_open(data, text) as ole:
+        _ole_common(ole, text)
+
+
+# -- PDF -----------------------------------------------------------------------------------------------------------
+
+_PDF_NAMES = (
+    (re.compile(rb"/(?:JavaScript|JS)[\s/(<\[]"), "javascript"),
+    (re.compile(rb"/Launch[\s/>]"), "launch"),
+    (re.compile(rb"/RichMedia[\s/>]"), "richmedia"),
+    (re.compile(rb"/XFA[\s/\[(]"), "xfa"),
+    (re.compile(rb"/EmbeddedFiles?[\s/<>]"), "embedded_file"),
+    (
+        re.compile(rb"/OpenAction\s*<<[^>]{0,400}/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)"),
+        "openaction",
+    ),
+    (re.compile(rb"/(?:GoToE|ImportData|SubmitForm)[\s/>]"), "external_link"),
+)
+_STREAM = re.compile(rb"stream\r?\n")
+_OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm")
+
+
+def pdf_names(data: bytes) -> bytes:
+    """The dictionaries of a PDF as plain bytes: outside streams, and inside object streams, inflated within limits.
+
+    A name may be written with #xx escapes (ISO 32000-1, 7.3.5); they are undone here so that none hides.
+    """
+    pieces, position, inflated = [], 0, 0
+    while found := _STREAM.search(data, position):
+        header = data[position : found.start()]
+        pieces.append(header)
+        end = data.find(b"endstream", found.end())
+        if end < 0:
+            end = len(data)
+        if _OBJECT_STREAM.search(header[-2000:]) and inflated < 32 << 20:
+            try:
+                content = zlib.decompressobj().decompress(data[found.end() : end], 4 << 20)
+            except zlib.error:
+                content = b""
+            inflated += len(content)
+            pieces.append(content)
+        position = end
+    pieces.append(data[position:])
+    source = b"\n".join(pieces)
+    if b"#" in source:
+        source = re.sub(rb"#([0-9a-fA-F]{2})", lambda found: bytes([int(found[1], 16)]), source)
+    return source
+
+
+def _pdf(data: bytes, text: Text) -> None:
+    import pypdfium2 as pdfium
+    import pypdfium2.raw as raw
+
+    start = data[:1024].find(b"%PDF-")
+    names = pdf_names(data)
+    for pattern, value in _PDF_NAMES:
+        if pattern.search(names):
+            text.active(value, "PDF")
+    if (target := re.search(rb"/OpenAction\s+(\d+)\s+(\d+)\s+R", names)) and (
+        action := re.search(rb"(?<!\d)" + target[1] + rb"\s+" + target[2] + rb"\s+obj(.{0,400})", names, re.DOTALL)
+    ):
+        if re.search(
+            rb"/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)", action[1].split(b"endobj")[0]
+        ):
+            text.active("openaction", "PDF")
+    text.fonts = legacy_fonts(
+        [f.decode("latin-1") for f in re.findall(rb"/(?:BaseFont|FontName)\s*/([^\s/<>\[\]()]{3,60})", names)]
+    )
+    try:
+        document = pdfium.PdfDocument(data if start <= 0 else data[start:])
+    except pdfium.PdfiumError as error:
+        if "password" in str(error).lower() or "security" in str(error).lower():
+            text.encrypted = True
+            text.cannot("encrypted")
+            text.reason = "password required"
+        else:
+            text.damaged = True
+            text.cannot("unknown_container")
+            text.reason = "PDFium cannot open it"
+        return
+    try:
+        _pdf_document(document, raw, text)
+    finally:
+        document.close()
+
+
+def _pdf_document(document: Any, raw: Any, text: Text) -> None:
+    count = len(document)
+    text.pages = count
+    if count == 0:
+        text.damaged = True
+        text.cannot("unknown_container")
+        return
+    for key in ("Title", "Subject", "Keywords", "Author"):
+        try:
+            text.add("thuộc tính tệp", document.get_metadata_value(key), zone="property")
+        except Exception:  # broken metadata is no reason to skip the pages
+            continue
+    letters = characters = 0
+    for number in range(min(count, MAX_PAGES)):
+        try:
+            page = document[number]
+        except Exception:
+            text.damaged = True
+            continue
+        try:
+            content = _pdf_page(document, page, raw, number, count, text)
+        finally:
+            page.close()
+        characters += len(content)
+        letters += sum(map(str.isalpha, content[:2000]))
+        text.add(f"trang {number + 1}", content, number + 1)
+        if characters > MAX_TEXT:
+            text.cannot("too_large")
+            break
+    if count > MAX_PAGES:
+        text.cannot("too_large")
+    body = "\n".join(segment.text for segment in text.segments if segment.page is not None and segment.zone == "body")
+    # Fewer than 20 letters a page (a stamp, a page number) is a scan without recognised text.
+    text.layer = "none" if letters < 20 * min(count, 10) else "garbage" if is_garbage(body) else "full"
+    _pdf_attachments(document, text)
+
+
+def _pdf_attachments(document: Any, text: Text) -> None:
+    try:
+        number = document.count_attachments()
+    except Exception:
+        return
+    for n in range(min(number, 200)):
+        try:
+            attachment = document.get_attachment(n)
+            name, content = attachment.get_name(), bytes(attachment.get_data())
+        except Exception:  # an attachment without data
+            continue
+        text.active("embedded_file", name)
+        text.embedded.append((vietnamese.nfc(name or f"attachment {n + 1}"), content))
+
+
+def _pdf_page(document: Any, page: Any, raw: Any, number: int, count: int, text: Text) -> str:
+    """One page. Signature boxes and stamps are annotations: in real signed documents the number and the date are put on
+    as such, into gaps of the printed text. The page is flattened in memory, so that they are read in their place."""
+    annotated = _pdf_annotations(page, raw, number, text)
+    if annotated and raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY) == raw.FLATTEN_SUCCESS:
+        page.close()
+        page = document[number]
+    textpage = page.get_textpage()
+    try:
+        content = textpage.get_text_range()
+        if annotated or number < 2 or number == count - 1:
+            content = _laid_out(textpage, content, raw)
+        return content.replace("\r\n", "\n").replace("\ufffe", "-")
+    finally:
+        textpage.close()
+
+
+def _pdf_annotations(page: Any, raw: Any, number: int, text: Text) -> bool:
+    """Notes the texts of annotations; says whether the page has any that show something (not a link)."""
+    import ctypes
+
+    count = raw.FPDFPage_GetAnnotCount(page)
+    shown = False
+    for n in range(min(count, 500)):
+        annotation = raw.FPDFPage_GetAnnot(page, n)
+        if not annotation:
+            continue
+        subtype = raw.FPDFAnnot_GetSubtype(annotation)
+        if subtype not in (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP):
+            shown = True
+            if subtype == raw.FPDF_ANNOT_RICHMEDIA:
+                text.active("richmedia", f"trang {number + 1}")
+            elif subtype == raw.FPDF_ANNOT_FILEATTACHMENT:
+                text.active("embedded_file", f"trang {number + 1}")
+            for key in (b"Contents", b"T", b"Subj", b"V", b"Name", b"DV"):
+                if key == b"T" and subtype == raw.FPDF_ANNOT_WIDGET:
+                    continue  # name of a form field
+                size = raw.FPDFAnnot_GetStringValue(annotation, key, None, 0)
+                if 2 < size < 200_000:
+                    buffer = (ctypes.c_ushort * (size // 2 + 1))()
+                    raw.FPDFAnnot_GetStringValue(annotation, key, buffer, size)
+                    value = bytes(buffer)[: size - 2].decode("utf-16-le", "replace")
+                    zone = "form" if subtype == raw.FPDF_ANNOT_WIDGET else "annotation"
+                    text.add(
+                        f"ghi chú trang {number + 1}" if zone == "annotation" else f"ô nhập trang {number + 1}",
+                        value,
+                        number + 1,
+                        zone,
+                    )
+        raw.FPDFPage_CloseAnnot(annotation)
+    return shown
+
+
+_WORDS = re.compile(r"[^\s\ufffe]+")
+#: A gap wider than this many times the height of a word parts columns; justified Vietnamese text stays below.
+COLUMN_GAP = 1.3
+
+
+def _laid_out(textpage: Any, content: str, raw: Any) -> str:
+    """The words of a page in lines by their place, with a tab where columns part.
+
+    PDFium gives text in the order it was drawn: a number stamped in last would stand last. Falls back to that order
+    where characters and places cannot be matched.
+    """
+    if len(content) != textpage.count_chars() or len(content) > 20_000:
+        return content
+    rectangle = raw.FS_RECTF()
+    handle, box = textpage.raw, raw.FPDFText_GetLooseCharBox  # the same height for all letters of a font
+    words: list[tuple[float, float, float, float, str]] = []  # middle, height, left, right, word
+    for found in _WORDS.finditer(content):
+        first, last = found.start(), found.end() - 1
+        if not box(handle, first, rectangle):
+            return content
+        x0, x1, y0, y1 = rectangle.left, rectangle.right, rectangle.bottom, rectangle.top
+        if first != last:
+            if not box(handle, last, rectangle):
+                return content
+            x1 = rectangle.right
+        words.append(((y0 + y1) / 2, y1 - y0, x0, x1, found[0]))
+    if not words:
+        return content
+    heights = sorted(word[1] for word in words)
+    usual = max(heights[len(heights) // 2], 4.0)
+    lines: list[list[tuple[float, float, float, float, str]]] = []
+    for word in sorted(words, key=lambda one: -one[0]):
+        for line in lines[-3:][::-1]:
+            # Numbers stamped into a gap stand a little higher or lower, in another size.
+            if abs(line[0][0] - word[0]) < 0.4 * max(min(line[0][1], word[1]), 0.7 * usual):
+                line.append(word)
+                break
+        else:
+            lines.append([word])
+    result = []
+    for line in lines:
+        line.sort(key=lambda one: one[2])
+        pieces = [line[0][4]]
+        for before, word in zip(line, line[1:], strict=False):
+            pieces.append("\t" if word[2] - before[3] > COLUMN_GAP * usual else " ")
+            pieces.append(word[4])
+        result.append("".join(pieces))
+    return "\n".join(result)
+
+
+_READERS: dict[str, Any] = {
+    "pdf": _pdf, "docx": _ooxml, "xlsx": _ooxml, "pptx": _ooxml, "vsdx": _ooxml, "odt": _opendocument, "ods": _opendocument,
+    "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain, "json": _plain,
+    "ics": _plain, "vcf": _plain, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,
+    "mht": _plain, "sh": _plain, "py": _plain, "pgp": _plain, "bat": _plain,
+}  # fmt: skip
