@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import config, directory, policy, smtp_in
+from gateway import config, directory, policy, returns, smtp_in
 from gateway import log as logs
 from gateway.archive import Archive
 from gateway.database import Database
@@ -89,8 +89,9 @@ class Daemon:
     async def run(self, ready: Callable[[Daemon], Awaitable[None]] | None = None) -> None:
         """Serve until SIGTERM or SIGINT. `ready` is called once everything listens."""
         settings = self.settings
-        settings.data.mkdir(parents=True, exist_ok=True)
         os.umask(0o077)
+        settings.data.mkdir(parents=True, exist_ok=True)
+        returns.use_templates(self._config / "templates")
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)
@@ -130,8 +131,9 @@ class Daemon:
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
             tasks.append(asyncio.create_task(self._checkpoints(archive), name="checkpoints"))
+            gate = smtp_in.Gate(settings.limits)
             for listener in settings.listeners:
-                server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log)
+                server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log, gate=gate)
                 self._listeners.append(server)
                 self.ports[listener.kind if listener.kind not in self.ports else f"{listener.kind}:{server.port}"] = (
                     server.port
@@ -196,6 +198,11 @@ class Daemon:
         else:
             self.rules = self.pipeline.rules = rules
             self._log.info("policy reloaded", policy=rules.policy.digest)
+        for server in self._listeners:
+            try:
+                server.reload_tls()
+            except OSError as error:
+                self._log.error("certificate not reloaded", reason=str(error))
         notify("READY=1")
 
     def _write_ports(self) -> None:

@@ -100,9 +100,6 @@ class Pipeline:
 
     async def recipient(self, origin: Origin, sender: Sender, recipient: Recipient) -> Reply | None:
         address = recipient.address
-        ours = self._ours(address.domain)
-        if origin.channel == "relay" and not ours and not origin.trusted:
-            return Reply(550, "Relay access denied", "7.1")
         if not self._hop(origin, address.domain):
             return Reply(550, "No route to this domain", "1.2")
         now = dt.datetime.now(VIETNAM)
@@ -114,9 +111,6 @@ class Pipeline:
         counts = stats.counts_of_refused_recipient(self.rules.directory, origin, sender, recipient, refusing, now)
         await self._archive.count(counts, now)
         return returns.reply_to_findings(refusing, "")
-
-    def _ours(self, domain: str) -> bool:
-        return any(domain == own or (own.startswith(".") and domain.endswith(own)) for own in self.settings.domains)
 
     # ----------------------------------------------------------------- the message
 
@@ -167,7 +161,7 @@ class Pipeline:
         verdict = judging.judge(rules.policy, rules.directory, situation)
 
         if verdict.disposition == Disposition.BLOCK_SECRET:
-            return await self._refuse_secret(received, direction, verdict)
+            return await self._refuse_secret(received, direction, facts, verdict)
 
         case = self._case(rules, received, direction, facts, verdict)
         await self._archive.commit(case)
@@ -189,7 +183,7 @@ class Pipeline:
             return SenderFacts()
         return await self._authenticate(received)
 
-    async def _refuse_secret(self, received: Received, direction: str, verdict: Verdict) -> Reply:
+    async def _refuse_secret(self, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Reply:
         """A state secret is not spread: no byte of it is kept, only that it happened."""
         finding = next(one for one in verdict.findings if one.disposition == Disposition.BLOCK_SECRET)
         tombstone = Tombstone(
@@ -203,7 +197,7 @@ class Pipeline:
             rule=finding.rule,
             sha256=received.body.sha256,
             counts=stats.counts(received, direction, verdict),
-            notices=self._alert(received, verdict),
+            notices=self._alert(received, verdict) + self._notices(received, facts, verdict, refused=True),
         )
         await self._archive.bury(tombstone)
         self._wake()
@@ -240,7 +234,7 @@ class Pipeline:
             trace=self._trace(received, verdict),
             owed=tuple(owed),
             notices=self._notices(received, facts, verdict, refused),
-            counts=stats.counts(received, direction, verdict),
+            counts=stats.counts(received, direction, verdict, facts),
             policy_text=rules.policy.canonical(),
             answerable=self._answerable(received.origin, facts),
         )
@@ -277,6 +271,7 @@ class Pipeline:
             sha256=received.body.sha256,
             contacts=self.settings.contacts,
             hostname=self.settings.hostname,
+            inspection=facts,
         )
         if data is None:
             return ()

@@ -1,0 +1,123 @@
+"""The inspection workers: what they cannot do any more, and what becomes of a message that kills them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.config import Budget
+from gateway.inspection.findings import Inspection, Status
+from gateway.inspection.run import Inspector
+from gateway.message import MemoryBody
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Each line is tried in a confined process (X1 of the test plan); it must fail.
+ESCAPES = {
+    "network": "socket.create_connection(('127.0.0.1', 25))",
+    "network6": "socket.socket(socket.AF_INET6)",
+    "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "unix socket": "socket.socket(socket.AF_UNIX)",
+    "read secrets": "open('/etc/shadow').read()",
+    "read other files": "open('/etc/hostname').read()",
+    "write": "open('/tmp/congvan-escape', 'w')",
+    "write home": "open(os.path.expanduser('~/congvan-escape'), 'w')",
+    "memory": "bytearray(4 << 30)",
+    "big file": "os.write(os.memfd_create('x'), bytes(1 << 20))",
+    "trace": "(_ for _ in ()).throw(OSError()) if ctypes.CDLL(None).ptrace(0, 0, 0, 0) == -1 else None",
+    "descriptors": "[os.dup(2) for _ in range(100)]",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_no_way_out(name: str) -> None:
+    program = f"""
+import ctypes, os, socket, sys
+from gateway.inspection import confine
+confine.confine(memory=1 << 30)
+try:
+    {ESCAPES[name]}
+except (OSError, MemoryError) as error:
+    sys.stdout.write("stopped")
+else:
+    sys.stdout.write("escaped")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout == "stopped", (done.stdout, done.stderr[-500:])
+
+
+def test_endless_computing_ends() -> None:
+    program = """
+from gateway.inspection import confine
+confine.confine(memory=1 << 30)
+confine.allow_cpu(0.5)
+while True: pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=False, timeout=20)
+    assert done.returncode == -24  # SIGXCPU
+
+
+SETTINGS = {"budget": Budget(ocr=False).model_dump(mode="json"), "trust": "", "clamd": None}
+MAIL = b"From: a@b.example\r\nTo: c@d.example\r\nSubject: Hello\r\n\r\nBody\r\n"
+
+
+class Deadly(MemoryBody):
+    """A body that kills the workers that are to read it, a given number of times."""
+
+    def __init__(self, inspector: Inspector, times: int) -> None:
+        super().__init__(MAIL, hashlib.sha256(MAIL).hexdigest())
+        self._inspector, self.times = inspector, times
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        if self.times:
+            self.times -= 1
+            for worker in self._inspector._all:
+                if worker._process is not None:
+                    worker._process.kill()
+        yield self.data
+
+
+def inspect(times: int) -> tuple[Inspection, int]:
+    async def main() -> tuple[Inspection, int]:
+        inspector = Inspector(SETTINGS, workers=1, seconds=15, log=structlog.get_logger())
+        running = asyncio.create_task(inspector.run())
+        try:
+            facts = await inspector.message(Deadly(inspector, times))
+            again = await inspector.message(MemoryBody(MAIL, hashlib.sha256(b"other").hexdigest()))
+            assert again.message.subject == "Hello", "a dead worker must not cost the next message anything"
+            return facts, inspector.deaths
+        finally:
+            running.cancel()
+            await inspector.stop()
+
+    return asyncio.run(main())
+
+
+def test_a_dead_worker_is_replaced_and_the_message_tried_again() -> None:
+    facts, deaths = inspect(times=1)
+    assert facts.message.subject == "Hello"
+    assert deaths == 1
+
+
+def test_what_kills_two_workers_is_a_fact() -> None:
+    facts, deaths = inspect(times=2)
+    assert {(run.check, run.status) for run in facts.failed} == {
+        ("secrecy", Status.FAILED),
+        ("malware", Status.FAILED),
+    }
+    assert "signal 9" in facts.failed[0].reason
+    assert deaths == 2
+
+
+def test_facts_cross_the_border_as_json() -> None:
+    facts, _ = inspect(times=0)
+    assert Inspection.model_validate_json(facts.model_dump_json()) == facts
+    assert json.loads(facts.model_dump_json())["message"]["from_"][0]["address"] == "a@b.example"
