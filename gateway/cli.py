@@ -92,6 +92,11 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # a bug of ours: one line for the person, the rest for whoever is to mend it
+        if os.environ.get("CONGVAN_TRACE"):
+            raise
+        print(f"congvan: lỗi bất ngờ / unexpected: {type(error).__name__} (CONGVAN_TRACE=1: …)", file=sys.stderr)
+        sys.exit(EX_TEMPFAIL)
 
 
 if __name__ == "__main__":

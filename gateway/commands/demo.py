@@ -127,8 +127,8 @@ async def _demo(folder: Path, once: bool) -> int:
     folder.mkdir(parents=True)
     (folder / ".congvan-demo").touch()
     print("Tạo chứng thư và văn bản mẫu / making certificates and sample documents …", flush=True)
-    keys = pki.Pki.create(now)
-    messages = samples.samples(now, keys)
+    keys = await asyncio.to_thread(pki.Pki.create, now)
+    messages = await asyncio.to_thread(samples.samples, now, keys)
     password = secrets.token_urlsafe(9)
     accounts = {
         address: password
