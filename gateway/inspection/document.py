@@ -41,7 +41,9 @@ _YEAR = r"(?:(?P<year>(?:19|20)\d\d)\s?/\s?)?"
 _STATE = re.compile(rf"(?<![\w/.\-])(?P<number>\d{{1,6}}[a-zA-Z]?)\s{{0,2}}/\s?{_YEAR}{_SYMBOL}(?![\w/])")
 #: On a `Số:` line the number may be stamped into a gap: up to 20 blanks before the slash (59 of 59 real documents).
 _OWN = re.compile(rf"(?<![\w/.\-])(?P<number>\d{{1,6}}[a-zA-Z]?)\s{{0,20}}/\s{{0,3}}{_YEAR}{_SYMBOL}(?![\w/])")
-_PARTY = re.compile(rf"(?<![\w/.\-])(?P<number>\d{{1,6}})\s?[-–]\s?(?P<kind>[{UP}][{UP}a-z]{{0,4}})\s?/\s?(?P<org>{_GROUP}(?:[-.]{_GROUP}){{0,2}})(?![\w/])")
+_PARTY = re.compile(
+    rf"(?<![\w/.\-])(?P<number>\d{{1,6}})\s?[-–]\s?(?P<kind>[{UP}][{UP}a-z]{{0,4}})\s?/\s?(?P<org>{_GROUP}(?:[-.]{_GROUP}){{0,2}})(?![\w/])"
+)
 _NUMBER_LINE = re.compile(r"^[\W_]*(?:Luật\s+)?(?:Số|SỐ|Sô|Só|Sỏ|So|Sốế)\s*(?:hiệu)?\s*[:.;,]?\s*(?P<rest>.{0,70})")
 _PARENT_NUMBER = re.compile(rf"^[\W_]*số\s*:?\s*\d{{1,6}}\s*/")
 _BLANK_NUMBER = re.compile(rf"^[\W_]*(?:Số|SỐ)\s*:?\s*[.…_\s]*/\s?{_YEAR}{_SYMBOL}")
@@ -49,9 +51,7 @@ _GLUED = re.compile(rf"(?<=[{UP}])(?=[{UP}][{LOW}]+(?:\s[{UP}][\w.]*){{0,4}},\s*
 _EMPHASIS = re.compile(r"\*{1,2}|(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)")
 
 _DATE = re.compile(r"ngày\s*(?P<d>\d{1,2})\s*tháng\s*(?P<m>\d{1,2})\s*năm\s*(?P<y>(?:19|20)\d\d)", re.IGNORECASE)
-_PLACE = re.compile(
-    rf"(?P<place>(?:(?:[{UP}][\w.]*|phố|tỉnh|huyện|xã|quận|[-–])\s+){{0,7}}[{UP}][\w.]*)\s*[,.;]?\s*$"
-)
+_PLACE = re.compile(rf"(?P<place>(?:(?:[{UP}][\w.]*|phố|tỉnh|huyện|xã|quận|[-–])\s+){{0,7}}[{UP}][\w.]*)\s*[,.;]?\s*$")
 _BLANK_DATE = re.compile(r"ngày[\s.…_]*(?:\d{1,2})?[\s.…_]*tháng[\s.…_]*(?:\d{1,2})?[\s.…_]*năm", re.IGNORECASE)
 
 _NATIONAL = re.compile("cong hoa xa hoi chu nghia|dang cong san viet nam")
@@ -62,16 +62,26 @@ _END_OF_ABSTRACT = re.compile(
     r"|điều 1|i\.|1\.|phần|chương|quyết định:?$|hội đồng|chủ tịch|bộ trưởng|giám đốc|thủ tướng|chính phủ|quốc hội|ban thường vụ|trưởng ban|chánh |cục trưởng|hiệu trưởng)",
     re.IGNORECASE,
 )
-_STAMP_NOISE = re.compile(r"^\W*(?:ĐẾN|CÔNG VĂN ĐẾN|Số\s*:\s*[\d.]+\.?|Ngày\s*:?\s*[\d./-]+|Chuyển\s*:.*|Giờ\s*:.*)\s*", re.IGNORECASE)
+_STAMP_NOISE = re.compile(
+    r"^\W*(?:ĐẾN|CÔNG VĂN ĐẾN|Số\s*:\s*[\d.]+\.?|Ngày\s*:?\s*[\d./-]+|Chuyển\s*:.*|Giờ\s*:.*)\s*", re.IGNORECASE
+)
 
 _AGENCY_HEAD = re.compile(
     r"(?:uy ban|ubnd|hoi dong|hdnd|so |bo |van phong|ban |cuc |chi cuc|vu |tong cuc|trung tam|vien |truong |benh vien|cong an|"
     r"toa an|vien kiem sat|thanh tra|chi nhanh|kho bac|bao hiem|cong ty|tong cong ty|tap doan|quoc hoi|chinh phu|thu tuong|"
     r"chu tich nuoc|uy ban thuong vu|phong |dang uy|tinh uy|thanh uy|huyen uy|doan |lien doan|hoi |mat tran|ngan hang|dai |bao |quan khu|bo chi huy|bo tu lenh|tinh doan|dang bo|ban chap hanh|ubmttq|don vi|hat kiem lam|trang trai|quy )"
 )
-_GOES_ON = re.compile(r"^(?:tinh|thanh pho|huyen|quan|thi xa|xa|phuong|thi tran|tp|nhan dan|va |cua |truc thuoc|viet nam|dac khu|nha nuoc|thuong vu)\b")
+_GOES_ON = re.compile(
+    r"^(?:tinh|thanh pho|huyen|quan|thi xa|xa|phuong|thi tran|tp|nhan dan|va |cua |truc thuoc|viet nam|dac khu|nha nuoc|thuong vu)\b"
+)
 
-_AUTHORITY = re.compile(r"^\W*(?P<auth>TM|T/M|T\.M|Q|KT|K/T|K\.T|K|TL|T/L|TUQ|T/UQ)\s*[.,:]\s*(?P<title>[" + UP + r"].*)|^\W*(?:TM|KT|TL|TUQ)\s+(?P<bare>[" + UP + r"]{2}.*)")
+_AUTHORITY = re.compile(
+    r"^\W*(?P<auth>TM|T/M|T\.M|Q|KT|K/T|K\.T|K|TL|T/L|TUQ|T/UQ)\s*[.,:]\s*(?P<title>["
+    + UP
+    + r"].*)|^\W*(?:TM|KT|TL|TUQ)\s+(?P<bare>["
+    + UP
+    + r"]{2}.*)"
+)
 _TITLE = re.compile(
     r"^\W*(?:quyen |pho )*(?:chu tich|bo truong|thu truong|giam doc|pho giam doc|chanh van phong|cuc truong|vu truong|thu tuong|"
     r"hieu truong|truong (?:ban|phong|khoa|tram|doan|cong an|phong gd)|tong giam doc|tong cuc truong|vien truong|chanh an|chanh thanh tra|"
@@ -92,11 +102,21 @@ _ADDRESSEE = re.compile(r"^\W*Kính\s*gửi\s*[:.]?\s*(?P<rest>.*)")
 _MODE = re.compile(
     r"(?im)^\W*gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|bản\s*điện\s*tử(?:\s*và\s*(?:bản\s*)?giấy)?|điện\s*tử|bản\s*giấy|giấy)\b"
 )
-_DRAFT = re.compile(r"^\W*(?:BẢN\s+)?DỰ\s*THẢO(?:\s*(?:LẦN\s*(?:THỨ\s*)?\w+|\d+|\(.*\)|NGÀY.*))?\W*$|^\W*\(?\s*Dự\s*thảo(?:\s*lần\s*(?:thứ\s*)?\w+)?\s*\)?\W*$")
+_DRAFT = re.compile(
+    r"^\W*(?:BẢN\s+)?DỰ\s*THẢO(?:\s*(?:LẦN\s*(?:THỨ\s*)?\w+|\d+|\(.*\)|NGÀY.*))?\W*$|^\W*\(?\s*Dự\s*thảo(?:\s*lần\s*(?:thứ\s*)?\w+)?\s*\)?\W*$"
+)
 _DRAFT_NAME = re.compile(r"(?:^|[\W_])(?:du[\s_-]*thao|dt)(?:[\W_]|$)")
-_ANNEX = re.compile(r"\bph[ụù]\s*l[ụu]c\s+(?:số\s*)?(?P<n>[IVXLC]{1,6}|\d{1,2}|[A-H])\b(?P<more>(?:\s*(?:,|và|;)\s*(?:[IVXLC]{1,6}|\d{1,2}|[A-H])\b){0,12})", re.IGNORECASE)
-_INTERNAL = re.compile(r"^\W*(?:TÀI LIỆU |VĂN BẢN )?(?:CHỈ )?LƯU HÀNH NỘI BỘ\W*$|^\W*(?:TÀI LIỆU|VĂN BẢN) NỘI BỘ\W*$|lưu hành nội bộ", re.MULTILINE)
-_RECALL = re.compile(r"thu hồi\s+(?:văn bản|công văn|quyết định|thông báo|báo cáo|tờ trình|kế hoạch|giấy mời|chỉ thị)", re.IGNORECASE)
+_ANNEX = re.compile(
+    r"\bph[ụù]\s*l[ụu]c\s+(?:số\s*)?(?P<n>[IVXLC]{1,6}|\d{1,2}|[A-H])\b(?P<more>(?:\s*(?:,|và|;)\s*(?:[IVXLC]{1,6}|\d{1,2}|[A-H])\b){0,12})",
+    re.IGNORECASE,
+)
+_INTERNAL = re.compile(
+    r"^\W*(?:TÀI LIỆU |VĂN BẢN )?(?:CHỈ )?LƯU HÀNH NỘI BỘ\W*$|^\W*(?:TÀI LIỆU|VĂN BẢN) NỘI BỘ\W*$|lưu hành nội bộ",
+    re.MULTILINE,
+)
+_RECALL = re.compile(
+    r"thu hồi\s+(?:văn bản|công văn|quyết định|thông báo|báo cáo|tờ trình|kế hoạch|giấy mời|chỉ thị)", re.IGNORECASE
+)
 _CELL = re.compile(r"\t+|\s{3,}|[|│┃]")
 
 
@@ -159,7 +179,9 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
         place=field(place),
         abstract=field(abstract, sure - 0.05),
         issuing_agency=field(agency, sure - 0.1),
-        signer=signer if signer is None or ocr is False or signer.source != "text" else signer.model_copy(update={"source": source}),
+        signer=signer
+        if signer is None or ocr is False or signer.source != "text"
+        else signer.model_copy(update={"source": source}),
         signer_title=signer_title,
         recipients=recipients,
         mode_line=mode,
@@ -182,7 +204,9 @@ def _pages(segments: Iterable[Segment]) -> tuple[list[list[str]], str, bool]:
             subject = segment.text
         elif segment.zone == "ocr":
             read_by_ocr.setdefault(segment.page or 1, []).extend(_lines(segment.text))
-        elif segment.zone in ("body", "html", "cell") or (segment.zone == "textbox" and segment.where.startswith("hộp văn bản (word/document")):
+        elif segment.zone in ("body", "html", "cell") or (
+            segment.zone == "textbox" and segment.where.startswith("hộp văn bản (word/document")
+        ):
             by_page.setdefault(segment.page or 1, []).extend(_lines(segment.text))
     ocr = False
     for page, lines in read_by_ocr.items():
@@ -324,7 +348,11 @@ def _date(header: list[str]) -> tuple[str | None, str | None, bool, int]:
         place = _PLACE.search(cells[-1].strip()) if cells[-1].strip() else None
         if place is None and len(cells) > 1 and cells[-2].strip():
             place = _PLACE.search(cells[-2].strip())
-        if place is not None and re.search(r",\s*$|,\s*\t*$", before.rstrip() or " ") and not re.match(r"\W*(?:Căn cứ|\(|Luật|Nghị)", line):
+        if (
+            place is not None
+            and re.search(r",\s*$|,\s*\t*$", before.rstrip() or " ")
+            and not re.match(r"\W*(?:Căn cứ|\(|Luật|Nghị)", line)
+        ):
             name = _place_name(place["place"])
             return value, name, False, at
         if fallback is None and not re.search(r"(?i)căn cứ|kèm theo|luật|nghị định", flat):
@@ -334,7 +362,10 @@ def _date(header: list[str]) -> tuple[str | None, str | None, bool, int]:
 
 def _place_name(place: str) -> str:
     words = place.split()
-    while words and (re.search(r"[\d/]", words[0]) or (len(words) > 1 and words[0].isupper() and len(words[0]) > 2 and words[0] not in ("TP.", "TPHCM"))):
+    while words and (
+        re.search(r"[\d/]", words[0])
+        or (len(words) > 1 and words[0].isupper() and len(words[0]) > 2 and words[0] not in ("TP.", "TPHCM"))
+    ):
         words.pop(0)  # rest of a symbol that stood before it
     return " ".join(words) or place
 
@@ -350,7 +381,9 @@ def _agency(header: list[str], number_at: int) -> str | None:
                 continue
             if re.search(r"\d", cell) or cell.upper() != cell or len(cell) > 110 or folded in _KIND_OF:
                 continue
-            if _DRAFT.match(cell) or re.fullmatch(r"\W*(?:mat|toi mat|tuyet mat|khan|thuong khan|hoa toc.*)\W*", folded):
+            if _DRAFT.match(cell) or re.fullmatch(
+                r"\W*(?:mat|toi mat|tuyet mat|khan|thuong khan|hoa toc.*)\W*", folded
+            ):
                 continue
             rows.append(cell.strip(" -–_*.:"))
     if not rows:
@@ -426,8 +459,13 @@ def _from_subject(subject: str) -> str | None:
 
 def _from_name(name: str) -> str | None:
     """`14-CT-UBND.pdf`, `2437_QĐ_UBND.signed.pdf`: a proposal only. Unaccented kinds that mean two things stay out."""
-    stem = re.sub(r"(?:\.(?:signed|pdf|docx?|xlsx?))+$", "", vietnamese.clean(name).rsplit("/", 1)[-1], flags=re.IGNORECASE)
-    found = re.match(rf"(?P<n>\d{{1,5}}[a-z]?)[-_. ](?P<kind>[{UP}][{UP}a-z]{{0,4}})[-_. ](?P<org>[{UP}]{{2,10}}(?:[-_.][{UP}]{{2,10}})?)(?![{LOW}])", stem)
+    stem = re.sub(
+        r"(?:\.(?:signed|pdf|docx?|xlsx?))+$", "", vietnamese.clean(name).rsplit("/", 1)[-1], flags=re.IGNORECASE
+    )
+    found = re.match(
+        rf"(?P<n>\d{{1,5}}[a-z]?)[-_. ](?P<kind>[{UP}][{UP}a-z]{{0,4}})[-_. ](?P<org>[{UP}]{{2,10}}(?:[-_.][{UP}]{{2,10}})?)(?![{LOW}])",
+        stem,
+    )
     if not found:
         return None
     shorts = {found["kind"]} & _SHORTS or _BY_FOLDED_SHORT.get(vietnamese.fold(found["kind"]), set())
@@ -436,7 +474,9 @@ def _from_name(name: str) -> str | None:
     return f"{found['n'].zfill(2)}/{next(iter(shorts))}-{found['org'].replace('_', '-')}"
 
 
-def _signer(pages: list[list[str]], signatures: Sequence[Signature]) -> tuple[DocumentField | None, DocumentField | None]:
+def _signer(
+    pages: list[list[str]], signatures: Sequence[Signature]
+) -> tuple[DocumentField | None, DocumentField | None]:
     """Title and name at the foot. The signer's own title is the last line before the name."""
     best: tuple[str | None, str | None] = (None, None)
     for page in [pages[0], *pages[1:]] if pages else []:
@@ -480,7 +520,12 @@ def _signature_block(lines: list[str]) -> tuple[str | None, str | None]:
         if _is_title(right):
             title = right.strip(" .*_:")
             continue
-        if right.startswith(("-", "•", "+", "*")) and len(cells) == 1 or _RECIPIENTS.match(cells[0]) and len(cells) == 1:
+        if (
+            right.startswith(("-", "•", "+", "*"))
+            and len(cells) == 1
+            or _RECIPIENTS.match(cells[0])
+            and len(cells) == 1
+        ):
             continue
         name = _NAME.match(right)
         if name and not _NOT_NAME.search(vietnamese.fold(right)) and n > start:

@@ -74,7 +74,7 @@ class Text:
 def extract(data: bytes, type: str, limits: Budget | None = None, charset: str = "") -> Text:
     """The text of a file of a sniffed type. Never raises for what is in the data; types without text give none."""
     text = Text()
-    reader = _READERS.get(type)
+    reader = READERS.get(type)
     if reader is None:
         return text
     try:
@@ -148,16 +148,6 @@ def _plain(data: bytes, text: Text, charset: str = "") -> None:
         text.findings.append(Finding(kind="uninspectable", value="pgp"))
 
 
-_INVISIBLE_HTML = re.compile(
-    r"<!--.*?(?:-->|\Z)|<(script|style|noscript|template)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL
-)
-_BREAKING = re.compile(
-    r"</?(?:p|div|tr|table|tbody|thead|ul|ol|li|h[1-6]|br|hr|blockquote|pre|section|article|header|footer|center|title|body|html|"
-    r"head|form|dl|dt|dd|address|figure|figcaption|caption|option|marquee)\b[^<>]*>",
-    re.IGNORECASE,
-)
-_CELL = re.compile(r"</?t[dh]\b[^<>]*>", re.IGNORECASE)
-_TAG = re.compile(r"<[a-zA-Z/!?][^<>]*>")
 _UPPER_CASED = re.compile(
     r"<(\w+)\b[^<>]*text-transform\s*:\s*uppercase[^<>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL
 )
@@ -170,14 +160,14 @@ _FONT_FACE = re.compile(r"(?:font-family\s*:|face\s*=)\s*[\"']?\s*([^;\"'>]{2,60
 
 
 def rendered(source: str) -> str:
-    """The text of an HTML source as a browser lays it out: blocks on lines of their own, cells parted by tabs."""
-    source = _INVISIBLE_HTML.sub("", source)
-    source = re.sub(r"\s+", " ", source)
-    if "uppercase" in source:
-        source = _UPPER_CASED.sub(lambda found: f"<{found[1]}>{_TAG.sub('', found[2]).upper()}</{found[1]}>", source)
-    source = _CELL.sub("\t", _BREAKING.sub("\n", source))
-    source = html_entities.unescape(_TAG.sub("", source))
-    return re.sub(r"[ \t]*\n[ \t\n]*", "\n", source).strip()
+    """The text of an HTML source as a browser lays it out, small letters that a style shows as capitals among them."""
+    from gateway import mime
+
+    if len(source) < 500_000 and "uppercase" in source:
+        source = _UPPER_CASED.sub(
+            lambda found: f"<{found[1]}>{re.sub('<[^<>]*>', '', found[2]).upper()}</{found[1]}>", source
+        )
+    return mime.html_text(source)
 
 
 def _html(data: bytes, text: Text, charset: str = "") -> None:
@@ -1257,7 +1247,7 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
     return "\n".join(result)
 
 
-_READERS: dict[str, Any] = {
+READERS: dict[str, Any] = {
     "pdf": _pdf, "docx": _ooxml, "xlsx": _ooxml, "pptx": _ooxml, "vsdx": _ooxml, "odt": _opendocument, "ods": _opendocument,
     "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain, "json": _plain,
     "ics": _plain, "vcf": _plain, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,

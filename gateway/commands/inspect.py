@@ -1,0 +1,360 @@
+"""`congvan inspect FILE…`: the facts about files, for a person or a machine.
+
+Works without a gateway: no configuration means default budgets and no trusted roots, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.inspection.findings import FileFacts, Finding, Inspection, Status
+
+app = typer.Typer()
+
+_LEVELS = {"mat": "MẬT", "toi_mat": "TỐI MẬT", "tuyet_mat": "TUYỆT MẬT"}
+_URGENCY = {"khan": "KHẨN", "thuong_khan": "THƯỢNG KHẨN", "hoa_toc": "HỎA TỐC", "hoa_toc_hen_gio": "HỎA TỐC HẸN GIỜ"}
+_GRADES = {"strong": "chắc chắn", "weak": "cần người xem"}
+_STATES = {
+    "VALID": "hợp lệ", "VALID_UNTIMESTAMPED": "hợp lệ, không có dấu thời gian", "UNKNOWN_REVOCATION": "chưa rõ thu hồi",
+    "EXPIRED_AT_SIGNING": "chứng thư hết hạn khi ký", "REVOKED": "chứng thư đã bị thu hồi",
+    "UNTRUSTED_CHAIN": "chứng thư không thuộc gốc tin cậy", "TAMPERED": "tài liệu bị thay đổi sau khi ký",
+    "PARTIAL_COVERAGE": "có nội dung thêm sau khi ký", "WEAK_ALGORITHM": "thuật toán yếu",
+    "SUBJECT_MISMATCH": "người ký không khớp cơ quan", "NO_SIGNATURE": "không có chữ ký số", "ERROR": "không kiểm tra được",
+}  # fmt: skip
+_SEALS = {"PRESENT": "có", "UNDECIDABLE": "không kết luận được", "ABSENT": "không có", "NOT_CHECKED": "chưa kiểm tra"}
+_FINDINGS = {
+    "active": "nội dung có thể chạy", "uninspectable": "không đọc được", "filename": "tên tệp", "charset": "bảng mã",
+    "ambiguous": "cấu trúc mập mờ", "malware": "mã độc", "frame": "khung dấu", "circulation": "phạm vi lưu hành", "mime": "cấu trúc thư",
+}  # fmt: skip
+
+
+@app.command("inspect")
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="PDF, Office, ZIP, RAR, ảnh, EML …")],
+    as_json: Annotated[bool, typer.Option("--json", help="Mỗi tệp một dòng JSON / one JSON object a line")] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="Thư mục cấu hình (trust/, gateway.yaml)")] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option("--annotate", help="Vẽ những gì đã thấy lên trang: .pdf hoặc .png / draw what was seen"),
+    ] = None,
+) -> None:
+    """Những gì cổng thấy trong tệp: chữ ký số, con dấu, độ mật, độ khẩn, số ký hiệu … / the facts about files.
+
+    Exit code 0: every file was read; 1: a file or a check could not be; 2: usage.
+    """
+    from gateway.inspection import examine
+
+    if annotate is not None and (len(files) != 1 or annotate.suffix.lower() not in (".pdf", ".png")):
+        print(
+            "congvan: --annotate cần đúng một tệp và tên .pdf hoặc .png / one FILE, and a name ending in .pdf or .png",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2)
+    settings = _settings(config)
+    if settings.trust is None and not as_json:
+        print("Không có gốc tin cậy (--config): chữ ký số chỉ được xét về toàn vẹn, không xét tin cậy.\n"
+              "No trusted roots: signatures cannot be VALID.\n", file=sys.stderr)  # fmt: skip
+    code = 0
+    for path in files:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            print(f"congvan: {path}: {error.strerror}", file=sys.stderr)
+            code = 2
+            continue
+        facts = examine.examine_file(data, path.name, settings)
+        code = code or int(bool(facts.failed))
+        if as_json:
+            print(json.dumps(as_dict(str(path), facts), ensure_ascii=False))
+        else:
+            print(as_text(str(path), facts))
+        if annotate is not None and not _annotate(data, facts, annotate):
+            print(f"congvan: {path}: không có trang để vẽ / no pages to draw on", file=sys.stderr)
+            code = code or 1
+    raise typer.Exit(code)
+
+
+def _settings(config: Path | None) -> Any:
+    from gateway.inspection import examine
+
+    if config is None:
+        return examine.Settings()
+    from gateway import config as configuration
+
+    gateway_file = config / "gateway.yaml"
+    budget, clamd = configuration.Budget(), None
+    if gateway_file.exists():
+        loaded = configuration.load(configuration.Gateway, gateway_file)
+        budget, clamd = loaded.budget, loaded.clamd
+    trust = config / "trust"
+    return examine.Settings(budget=budget, trust=trust if trust.is_dir() else None, clamd=clamd)
+
+
+def as_dict(name: str, facts: Inspection) -> dict[str, Any]:
+    """What `--json` prints for one file; stable keys (design.md section 6)."""
+    first = facts.files[0]
+    members = [_file_dict(file.path, file, facts.findings) for file in facts.files[1:]]
+    return {
+        **_file_dict(name, first, facts.findings, whole=True),
+        "files": members or [{"file": path} for path in first.files],
+        "failed": [
+            {"check": run.check, "file": run.about, "status": run.status.value, "reason": run.reason}
+            for run in facts.runs
+            if run.status in (Status.FAILED, Status.TIMED_OUT) or (run.status is Status.SKIPPED and run.reason)
+        ],
+    }
+
+
+def _file_dict(name: str, file: FileFacts, findings: tuple[Finding, ...], *, whole: bool = False) -> dict[str, Any]:
+    """whole: marks of everything inside count for the file (a container is as secret as what it holds)."""
+    mine = [
+        f for f in findings if f.about == file.path or (whole and (not f.about or f.about.startswith(file.path + "/")))
+    ]
+    found = file.document
+    return {
+        "file": name,
+        "type": file.type,
+        "sha256": file.sha256,
+        "size": file.size,
+        "encrypted": file.encrypted,
+        "damaged": file.damaged,
+        "pages": file.pages,
+        "text_layer": file.text_layer or None,
+        "scan": file.scan,
+        "signatures": [
+            {
+                "state": s.state.value,
+                "signer": s.signer,
+                "organisation": s.organisation,
+                "kind": s.kind,
+                "issuer": s.issuer,
+                "signed_at": s.signed_at,
+                "timestamped": s.timestamped,
+                "covers_whole_file": s.covers_whole_file,
+                "algorithm": s.algorithm,
+                "conditions": [c.model_dump() for c in s.conditions],
+                "notes": list(s.notes),
+                "reason": s.reason,
+                "reason_vi": s.reason_vi,
+            }
+            for s in file.signatures
+        ],  # fmt: skip
+        "signature_removed": file.signature_removed,
+        "seals": [{"page": s.page, "box": list(s.box), "score": s.score, "pasted": s.pasted} for s in file.seals],
+        "seal_state": file.seal_state.value,
+        "handwritten_signature": file.handwritten_signature,
+        "secrecy": secrecy_of(mine),
+        "urgency": urgency_of(mine),
+        "circulation": sorted({f.value for f in mine if f.kind == "circulation"}),
+        "document": None
+        if found is None
+        else {
+            "code": _value(found.code),
+            "date": _value(found.date),
+            "place": _value(found.place),
+            "abstract": _value(found.abstract),
+            "signer": _value(found.signer),
+            "signer_title": _value(found.signer_title),
+            "kind": _value(found.kind),
+            "issuing_agency": _value(found.issuing_agency),
+            "recipients": [r.model_dump() for r in found.recipients],
+            "mode_line": found.mode_line or None,
+            "draft": found.draft,
+            "internal": found.internal,
+            "recall": found.recall,
+            "components": found.components,
+            "annexes_named": list(found.annexes_named),
+            "cites": list(found.cites),
+            "confidence": {
+                key: field.confidence
+                for key in ("code", "date", "abstract", "signer")
+                if (field := getattr(found, key))
+            },
+        },  # fmt: skip
+        "findings": [
+            {"kind": f.kind, "value": f.value, "where": f.where, "evidence": f.evidence}
+            for f in mine
+            if f.kind not in ("secrecy", "urgency", "circulation")
+        ],
+    }
+
+
+def _value(field: Any) -> str | None:
+    return field.value if field else None
+
+
+def secrecy_of(findings: list[Finding]) -> dict[str, str | list[str]]:
+    """Highest level, best grade, and the places. A companion mark without a level counts as the lowest level."""
+    marks = [f for f in findings if f.kind == "secrecy"]
+    if not marks:
+        return {"level": "none", "strength": "none", "where": []}
+    strong = [f for f in marks if f.grade == "strong"]
+    order = ["mat", "toi_mat", "tuyet_mat"]
+    levels = [f.value for f in (strong or marks) if f.value in order]
+    level = max(levels, key=order.index) if levels else "mat" if strong else "none"
+    where = list(dict.fromkeys(": ".join(filter(None, (f.about, f.where))) for f in (strong or marks)))
+    return {"level": level, "strength": "strong" if strong else "weak", "where": where}
+
+
+def urgency_of(findings: list[Finding]) -> str:
+    order = list(_URGENCY)
+    values = [f.value for f in findings if f.kind == "urgency" and f.value in order and f.grade != "weak"]
+    values = values or [f.value for f in findings if f.kind == "urgency" and f.value in order]
+    return max(values, key=order.index) if values else "none"
+
+
+def as_text(name: str, facts: Inspection) -> str:
+    """The table for a person, in Vietnamese."""
+    lines: list[str] = []
+    for n, file in enumerate(facts.files):
+        shown = name if n == 0 else file.path
+        mine = [f for f in facts.findings if f.about == file.path or (n == 0 and not f.about)]
+        lines += [shown, "─" * min(len(shown), 78)]
+        size = f"{file.size:,}".replace(",", ".")
+        kind = f"{file.type}, {size} byte" + (f", {file.pages} trang" if file.pages else "")
+        extra = [
+            text
+            for text, true in (
+                ("có mật khẩu", file.encrypted), ("bị hỏng", file.damaged), ("bản quét", file.scan),
+                ("không có lớp chữ", file.text_layer == "none"), ("lớp chữ không đọc được", file.text_layer == "garbage"),
+            )
+            if true
+        ]  # fmt: skip
+        rows = [("Loại tệp", ", ".join([kind, *extra])), ("SHA-256", file.sha256)]
+        for s in file.signatures:
+            detail = [
+                s.signer or "không rõ",
+                s.organisation,
+                s.signed_at,
+                "có dấu thời gian" if s.timestamped else "",
+                s.reason_vi,
+            ]
+            rows.append(
+                ("Chữ ký số", f"{_STATES.get(s.state.value, s.state.value)} – " + "; ".join(filter(None, detail)))
+            )
+        if not file.signatures and file.type == "pdf":
+            rows.append(("Chữ ký số", "đã bị gỡ bỏ" if file.signature_removed else "không có"))
+        if file.type in ("pdf", "jpg", "png", "tiff"):
+            places = "; ".join(
+                f"trang {s.page} ({s.box[0]:.2f}, {s.box[1]:.2f}) điểm {s.score:.2f}" for s in file.seals
+            )
+            rows.append(("Hình con dấu", _SEALS[file.seal_state.value] + (f": {places}" if places else "")))
+        secret = secrecy_of(mine)
+        if secret["strength"] != "none":
+            level = _LEVELS.get(str(secret["level"]), "có dấu hiệu")
+            rows.append(("Độ mật", f"{level} ({_GRADES[str(secret['strength'])]}) – {', '.join(secret['where'])}"))
+        if (urgency := urgency_of(mine)) != "none":
+            rows.append(("Độ khẩn", _URGENCY[urgency]))
+        if file.document:
+            d = file.document
+            for label, field in (
+                ("Số, ký hiệu", d.code), ("Ngày văn bản", d.date), ("Loại", d.kind), ("Trích yếu", d.abstract),
+                ("Cơ quan ban hành", d.issuing_agency), ("Chức vụ người ký", d.signer_title), ("Người ký", d.signer),
+            ):  # fmt: skip
+                if field:
+                    rows.append((label, field.value))
+            if d.draft:
+                rows.append(("Tình trạng", "bản dự thảo"))
+            if d.recipients:
+                rows.append(
+                    (
+                        "Nơi nhận",
+                        "; ".join(r.name + (f" ({r.purpose})" if r.purpose else "") for r in d.recipients[:12]),
+                    )
+                )
+        for f in mine:
+            if f.kind not in ("secrecy", "urgency"):
+                rows.append(
+                    (
+                        _FINDINGS.get(f.kind, f.kind).capitalize(),
+                        " – ".join(filter(None, (f.value, f.where, f.evidence))),
+                    )
+                )
+        lines += [f"  {label:<18} {value}" for label, value in rows]
+        lines.append("")
+    for run in facts.runs:
+        if run.status is not Status.OK and (run.status is not Status.SKIPPED or run.reason):
+            lines.append(f"  ! {run.check} {run.about}: {run.status.value} – {run.reason}")
+    return "\n".join(lines)
+
+
+def _annotate(data: bytes, facts: Inspection, target: Path) -> bool:
+    """Boxes of seals drawn on the pages; PNG shows the first page that has one (else page 1), PDF the first twenty.
+
+    False when the file has no pages that can be shown.
+    """
+    import cv2
+    import numpy as np
+
+    from gateway.inspection import pages as viewing
+
+    file = facts.files[0]
+    try:
+        shown = viewing.open_pages(data, file.type)
+    except viewing.PageError:
+        return False
+    with shown as opened:
+        wanted = sorted({seal.page for seal in file.seals} or {1})
+        if target.suffix.lower() == ".pdf":
+            wanted = sorted({*wanted, *range(1, min(opened.count, 20) + 1)})
+        drawn = []
+        for number in wanted:
+            image = np.array(opened.image(number, 100))  # a copy: the rendered page is shared and read-only
+            height, width = image.shape[:2]
+            for seal in file.seals:
+                if seal.page == number:
+                    left, top, right, bottom = seal.box
+                    corners = (int(left * width), int(top * height)), (int(right * width), int(bottom * height))
+                    cv2.rectangle(image, *corners, (0, 90, 255), 3)
+                    cv2.putText(
+                        image,
+                        f"seal {seal.score:.2f}",
+                        (corners[0][0], max(12, corners[0][1] - 6)),
+                        cv2.FONT_HERSHEY_SIMPLEX,
+                        0.5,
+                        (0, 90, 255),
+                        1,
+                    )
+            drawn.append(image)
+    if target.suffix.lower() == ".png":
+        target.write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn[0], cv2.COLOR_RGB2BGR))[1].tobytes())
+    else:
+        target.write_bytes(_pdf_of(drawn))
+    return True
+
+
+def _pdf_of(images: list[Any]) -> bytes:
+    """A PDF of one JPEG a page, 100 dpi."""
+    import cv2
+
+    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
+    kids = []
+    for image in images:
+        height, width = image.shape[:2]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+        number = len(objects) + 1
+        box = f"{width * 0.72:.1f} {height * 0.72:.1f}"
+        content = f"q {width * 0.72:.1f} 0 0 {height * 0.72:.1f} 0 0 cm /I Do Q".encode()
+        kids.append(f"{number} 0 R")
+        objects += [
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {box}] /Contents {number + 1} 0 R /Resources << /XObject << /I {number + 2} 0 R >> >> >>".encode(),
+            b"<< /Length %d >>\nstream\n" % len(content) + content + b"\nendstream",
+            (f"<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceRGB /BitsPerComponent 8 "
+             f"/Filter /DCTDecode /Length {len(jpeg)} >>\nstream\n").encode() + jpeg + b"\nendstream",
+        ]  # fmt: skip
+    objects[1] = f"<< /Type /Pages /Count {len(kids)} /Kids [{' '.join(kids)}] >>".encode()
+    out, offsets = bytearray(b"%PDF-1.4\n"), []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n" % number + body + b"\nendobj\n"
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1) + b"".join(
+        b"%010d 00000 n \n" % at for at in offsets
+    )
+    out += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
+    return bytes(out)

@@ -1,0 +1,580 @@
+"""All checks on one message or file, one after the other, none able to stop the others.
+
+Secrecy comes first: over what is cheap (subject, header, body, names), then over each text as it is read. Each check
+that breaks or runs out of time leaves a `CheckRun` that says so, and the next one runs. Nothing here decides; nothing
+raises for what is in the bytes. Heavy libraries are imported when a file needs them, so that a plain text mail costs
+less than a millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway import mime, vietnamese
+from gateway.config import Budget, Clamd
+from gateway.inspection import containers, document, secrecy, text
+from gateway.inspection.findings import CheckRun, FileFacts, Finding, Inspection, SealState, Signature, Status
+from gateway.inspection.segments import Segment
+
+#: Extracted text kept per file for the search index, in characters.
+KEPT_TEXT = 100_000
+#: Pictures smaller than this on a side are logos and smileys, not pages.
+SMALLEST_PAGE = 500
+
+PAGED = frozenset({"pdf", "jpg", "png", "tiff"})
+#: Types that hold text which nothing here reads.
+UNREADABLE = frozenset({"pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx", "djvu", "mdb", "unknown", "ole", "jp2", "psd",
+                        "heic", "webp", "bmp", "gif", "emf", "wmf", "sqlite", "dwg", "shp", "dicom", "p7m"})  # fmt: skip
+_PICTURES = frozenset({"gif", "bmp", "webp", "emf", "wmf", "heic", "jp2", "psd"})
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What examining needs to know of the installation. trust: folder of roots; clamd: only where sockets are open."""
+
+    budget: Budget = Budget()
+    trust: Path | None = None
+    clamd: Clamd | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Settings:
+        """From the plain data that the daemon hands its workers. The scanner is asked by the daemon, not here."""
+        return cls(
+            budget=Budget.model_validate(data.get("budget") or {}),
+            trust=Path(data["trust"]) if data.get("trust") else None,
+        )
+
+
+def warm(settings: Settings) -> None:
+    """Import and start what most messages need, before the first one and before the worker gives up its rights."""
+    import pypdfium2  # noqa: F401
+
+    with contextlib.suppress(Exception):
+        from gateway.inspection import pages, signature  # noqa: F401
+
+        _trust(settings)
+    if settings.budget.ocr:
+        with contextlib.suppress(Exception):
+            from gateway.inspection import ocr
+
+            ocr.engine()
+    for name in (
+        "olefile",
+        "rarfile",
+        "libarchive",
+        "python_calamine",
+        "tnefparse",
+        "gateway.inspection.seal",
+        "gateway.inspection.frames",
+    ):
+        with contextlib.suppress(Exception):
+            __import__(name)
+
+
+_stores: dict[Path | None, Any] = {}
+
+
+def _trust(settings: Settings) -> Any:
+    if settings.trust not in _stores:
+        from gateway.inspection.trust import TrustStore
+
+        _stores[settings.trust] = TrustStore.load(settings.trust or Path("/nonexistent"))
+    return _stores[settings.trust]
+
+
+def examine_message(raw: bytes | memoryview, settings: Settings, deadline: float | None = None) -> Inspection:
+    """The facts about a message. deadline: `time.monotonic()` by which to answer; default: the budget from now."""
+    return _Examiner(settings, deadline).message(raw)
+
+
+def examine_file(data: bytes, name: str, settings: Settings, deadline: float | None = None) -> Inspection:
+    """The facts about one file and, for a container, its members."""
+    return _Examiner(settings, deadline).single(data, name)
+
+
+class _OutOfTime(BaseException):
+    """Raised by the alarm into whatever runs. Not an Exception: readers that catch everything must not catch this."""
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Stops Python code after some seconds. Code inside C libraries stops at its next return to Python.
+
+    Only in the main thread, where signals arrive; elsewhere the caller's own limits hold.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Examiner:
+    def __init__(self, settings: Settings, deadline: float | None) -> None:
+        self.settings = settings
+        self.budget = settings.budget
+        self.deadline = time.monotonic() + settings.budget.seconds if deadline is None else deadline
+        self.files: list[FileFacts] = []
+        self.findings: list[Finding] = []
+        self.runs: list[CheckRun] = []
+        self.texts: dict[str, str] = {}
+        self.spent = containers.Spent()
+
+    # -- guards --
+
+    def check(
+        self, name: str, about: str, work: Callable[[], Result], default: Result, seconds: float | None = None
+    ) -> Result:
+        """Run one check. What it raises becomes a failed run and the default."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            self.ran(name, Status.TIMED_OUT, about, "no time left for this check")
+            return default
+        if seconds is not None:
+            left = min(left, seconds)
+        started = time.monotonic()
+        try:
+            if seconds is None:
+                result = work()
+            else:
+                with _alarm(left):
+                    result = work()
+        except _OutOfTime:
+            self.ran(name, Status.TIMED_OUT, about, f"stopped after {left:.1f} s", started)
+            return default
+        except MemoryError:
+            self.ran(name, Status.FAILED, about, "out of memory", started)
+            return default
+        except ImportError as error:
+            self.ran(name, Status.FAILED, about, f"not installed: {error.name or error}", started)
+            return default
+        except RecursionError:
+            self.ran(name, Status.FAILED, about, "nested too deep", started)
+            return default
+        except Exception as error:
+            self.ran(name, Status.FAILED, about, type(error).__name__, started)
+            return default
+        self.ran(name, Status.OK, about, "", started)
+        return result
+
+    def ran(self, name: str, status: Status, about: str = "", reason: str = "", started: float | None = None) -> None:
+        ms = int((time.monotonic() - started) * 1000) if started is not None else 0
+        self.runs.append(CheckRun(check=name, status=status, about=about, reason=reason[:300], ms=ms))
+
+    def marks(self, segments: list[Segment], about: str) -> None:
+        if segments:
+            self.findings += self.check(
+                "secrecy", about, lambda: secrecy.marks(segments, about), [], self.budget.file_seconds
+            )
+
+    def answer(self, **facts: Any) -> Inspection:
+        findings = tuple(dict.fromkeys(self.findings))
+        return Inspection(files=tuple(self.files), findings=findings, runs=tuple(self.runs), texts=self.texts, **facts)
+
+    # -- messages --
+
+    def message(self, raw: bytes | memoryview) -> Inspection:
+        data = raw if type(raw) is bytes else bytes(raw)
+        message = self.check("mime", "", lambda: mime.parse(data), None)
+        if message is None:
+            return self.answer()
+        # Before anything is decoded or opened: what a person reads first.
+        segments = [*subjects(message, "tiêu đề"), *header_segments(message)]
+        attached = [part.filename for part in message.attachments if part.filename]
+        self.marks(segments, "subject")
+        bodies: list[Segment] = []
+        for part in message.body_parts:
+            bodies += self.check(
+                "text", "body", lambda part=part: body_segments(part, data), [], self.budget.file_seconds
+            )  # type: ignore[misc]
+        bodies += [
+            Segment("ngoài các phần của thư", vietnamese.decode(data[start:end][:100_000]))
+            for start, end in message.outside
+        ]
+        self.marks(bodies, "body")
+        for segment in bodies:
+            self.charset(segment.text, "body")
+        self.marks([Segment("tên tệp", name, None, "filename") for name in attached], "")
+        for number, part in enumerate(message.attachments, 1):
+            shown = part.filename or _nameless(part, number)
+            inline = (
+                bool(part.content_id) and part.disposition != "attachment" and part.content_type.startswith("image/")
+            )
+            content = self.check("mime", shown, lambda part=part: part.decode(data), None)  # type: ignore[misc]
+            if content is None:
+                continue
+            self.file(bytes(content), shown, shown, part.content_type, 0, inline, named=True)
+        facts = self.check("mime", "headers", message.facts, None)
+        self.findings[:0] = message.findings
+        if facts is None:
+            return self.answer()
+        if facts.body_text:
+            self.texts[""] = facts.body_text
+        return self.answer(message=facts)
+
+    def single(self, data: bytes, name: str) -> Inspection:
+        self.file(data, name, name, "", 0, False)
+        return self.answer()
+
+    # -- files --
+
+    def file(
+        self, data: bytes, name: str, path: str, declared: str, depth: int, inline: bool, *, named: bool = False
+    ) -> None:
+        """One file and everything inside it. Facts are added in the order of the outermost first."""
+        place = len(self.files)
+        kind = containers.sniff(data, name)
+        facts: dict[str, Any] = {
+            "name": name, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "type": kind,
+            "declared_type": declared, "inline": inline, "depth": depth,
+        }  # fmt: skip
+        self.files.append(FileFacts(**facts))
+        if not named:
+            self.marks([Segment("tên tệp", name, None, "filename")], path)
+        self.name_findings(name, kind, path)
+        if kind in containers.EXECUTABLE:
+            self.found("active", "executable", path)
+        elif kind in containers.SCRIPT:
+            self.found(
+                "active", "executable" if kind in ("lnk", "iso", "vhd", "chm") else "script", path, evidence=kind
+            )
+        for other in containers.foreign_signatures(data, kind):
+            self.found("active", "polyglot", path, evidence=other)
+        members: list[tuple[str, bytes, str, bool]] = []
+        if kind == "eml":
+            members = self.nested(data, path, depth, facts)
+        elif kind in containers.CONTAINERS:
+            members = self.expanded(data, name, kind, path, depth, facts)
+        elif kind in text.READERS or kind in PAGED:
+            members = self.read(data, name, kind, path, facts)
+        elif kind in ("p7s", "p7m"):
+            self.cms(data, kind, path, facts)
+        elif kind in UNREADABLE and not (kind in _PICTURES and (inline or len(data) < 20_000)):
+            value = (
+                "pgp"
+                if kind in ("pgp", "age")
+                else "unknown_container"
+                if kind in ("unknown", "ole")
+                else "no_extractor"
+            )
+            facts["encrypted"] = kind in ("pgp", "age")
+            self.found("uninspectable", value, path)
+        self.files[place] = FileFacts(**facts)
+        for member, content, declared_type, is_inline in members:
+            below = f"{path}/{member}"
+            if depth + 1 > self.budget.container_depth and containers.sniff(content, member) in containers.CONTAINERS:
+                self.found("uninspectable", "too_deep", below)
+                self.files.append(
+                    FileFacts(name=member, path=below, sha256=hashlib.sha256(content).hexdigest(), size=len(content),
+                              type=containers.sniff(content, member), depth=depth + 1)
+                )  # fmt: skip
+                continue
+            self.file(content, member.rsplit("/", 1)[-1] or member, below, declared_type, depth + 1, is_inline)
+
+    def found(self, kind: str, value: str, about: str, where: str = "", evidence: str = "") -> None:
+        self.findings.append(Finding(kind=kind, value=value, about=about, where=where, evidence=evidence))
+
+    def name_findings(self, name: str, kind: str, path: str) -> None:
+        for value in mime.clean_filename(name.rsplit("/", 1)[-1])[1]:
+            self.found("filename", value, path)
+        extension = name.rsplit(".", 1)[-1].lower() if "." in name else ""
+        if extension in _EXTENSIONS and kind not in _EXTENSIONS[extension] and kind not in ("unknown", "empty"):
+            self.found("filename", "type_mismatch", path, evidence=f"{extension} ≠ {kind}")
+
+    def charset(self, content: str, about: str) -> None:
+        name = vietnamese.charset_of(content[:40_000])
+        if name:
+            self.found("charset", name, about)
+
+    def expanded(
+        self, data: bytes, name: str, kind: str, path: str, depth: int, facts: dict[str, Any]
+    ) -> list[tuple[str, bytes, str, bool]]:
+        empty = containers.Expansion()
+        expansion = self.check(
+            "containers",
+            path,
+            lambda: containers.expand(data, name, kind, self.budget, self.spent),
+            empty,
+            self.budget.file_seconds,
+        )
+        if expansion is empty:
+            self.found("uninspectable", "unknown_container", path)
+        elif expansion.reason:
+            self.runs[-1] = self.runs[-1].model_copy(update={"reason": expansion.reason[:300]})
+        facts["encrypted"], facts["damaged"] = expansion.encrypted, expansion.damaged
+        facts["files"] = tuple(
+            f"{path}/{member}" for member in (expansion.names or [m.name for m in expansion.members])
+        )[:2000]
+        self.findings += [finding.model_copy(update={"about": path}) for finding in expansion.findings]
+        self.marks([Segment("tên tệp", member, None, "filename") for member in expansion.names], path)
+        return [(m.name, m.data, m.declared_type, m.inline) for m in expansion.members]
+
+    def nested(self, data: bytes, path: str, depth: int, facts: dict[str, Any]) -> list[tuple[str, bytes, str, bool]]:
+        """A message inside: its subject and bodies are read like ours, its attachments are members."""
+        message = self.check("mime", path, lambda: mime.parse(data), None)
+        if message is None:
+            self.found("uninspectable", "unknown_container", path)
+            return []
+        segments = [*subjects(message, "tiêu đề thư đính kèm"), *header_segments(message)]
+        for part in message.body_parts:
+            segments += self.check(
+                "text", path, lambda part=part: body_segments(part, data), [], self.budget.file_seconds
+            )  # type: ignore[misc]
+        self.marks(segments, path)
+        self.texts[path] = "\n".join(segment.text for segment in segments)[:KEPT_TEXT]
+        members = []
+        for number, part in enumerate(message.attachments, 1):
+            self.spent.files += 1
+            if self.spent.files > self.budget.container_files:
+                self.found("uninspectable", "too_many", path)
+                break
+            content = self.check("mime", path, lambda part=part: part.decode(data), b"")  # type: ignore[misc]
+            members.append(
+                (part.filename or _nameless(part, number), bytes(content), part.content_type, bool(part.content_id))
+            )
+        self.findings += [finding.model_copy(update={"about": path}) for finding in message.findings]
+        facts["files"] = tuple(f"{path}/{name}" for name, *_ in members)
+        return members
+
+    def read(
+        self, data: bytes, name: str, kind: str, path: str, facts: dict[str, Any]
+    ) -> list[tuple[str, bytes, str, bool]]:
+        content = text.Text()
+        if kind in text.READERS:
+            failed = text.Text(damaged=True)
+            content = self.check(
+                "text", path, lambda: text.extract(data, kind, self.budget), failed, self.budget.file_seconds
+            )
+            if content is failed:
+                self.found("uninspectable", "unknown_container", path)
+            elif content.reason:
+                self.runs[-1] = self.runs[-1].model_copy(update={"reason": content.reason[:300]})
+        self.marks(content.segments, path)
+        self.findings += [finding.model_copy(update={"about": path}) for finding in content.findings]
+        facts.update(
+            encrypted=content.encrypted,
+            damaged=content.damaged,
+            pages=content.pages,
+            fonts=content.fonts,
+            text_layer=content.layer,
+        )
+        whole = content.plain
+        if whole:
+            self.texts[path] = whole[:KEPT_TEXT]
+            self.charset("\n".join(s.text for s in content.segments if s.zone != "property"), path)
+            for font in content.fonts[:1]:
+                self.found("charset", "font", path, evidence=font)
+        signatures: tuple[Signature, ...] = ()
+        boxes: tuple[Any, ...] = ()
+        if kind == "pdf":
+            signatures, boxes = self.signatures(data, path, facts)
+        segments = list(content.segments)
+        if kind in PAGED and not content.encrypted:
+            segments += self.pictures(data, kind, path, facts, content, boxes)
+        if segments and kind not in ("ics", "vcf", "svg", "json"):
+            fields = self.check(
+                "document", path, lambda: document.fields(segments, signatures, name), None, self.budget.file_seconds
+            )
+            if fields is not None and document.is_document(fields):
+                facts["document"] = fields
+        return [(entry, body, "", False) for entry, body in content.embedded]
+
+    def signatures(
+        self, data: bytes, path: str, facts: dict[str, Any]
+    ) -> tuple[tuple[Signature, ...], tuple[Any, ...]]:
+        if b"/ByteRange" not in data and b"/Sig" not in data and b"/ObjStm" not in data:
+            return (), ()  # no signature dictionary can be in it
+
+        def work() -> Any:
+            from gateway.inspection import signature
+
+            return signature.check(data, _trust(self.settings), dt.datetime.now(dt.UTC))
+
+        found = self.check("signature", path, work, None, self.budget.file_seconds)
+        if found is None:
+            return (), ()
+        facts["signatures"], facts["signature_removed"] = found.signatures, found.removed
+        self.findings += [finding.model_copy(update={"about": path}) for finding in found.findings]
+        return found.signatures, found.boxes
+
+    def cms(self, data: bytes, kind: str, path: str, facts: dict[str, Any]) -> None:
+        if kind == "p7m":
+            facts["encrypted"] = True
+            self.found("uninspectable", "smime", path)
+        else:
+            self.ran("signature", Status.SKIPPED, path, "detached CMS signature: recognised, not checked")
+
+    def pictures(
+        self, data: bytes, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
+    ) -> list[Segment]:
+        """What is to be seen on the pages: scanned text, frames of marks, seals."""
+        if kind != "pdf" and (facts["inline"] or len(data) < 8_000):
+            return []
+
+        def open_it() -> Any:
+            from gateway.inspection import pages
+
+            return pages.open_pages(data, kind)
+
+        opened = self.check("pages", path, open_it, None, self.budget.file_seconds)
+        if opened is None:
+            self.found("uninspectable", "unreadable_scan", path)
+            return []
+        try:
+            if kind != "pdf":
+                facts["pages"] = opened.count
+                width, height = opened.size_mm(1)
+                if min(width, height) < SMALLEST_PAGE * 25.4 / 300:  # a logo, a portrait
+                    return []
+            return self.seen(opened, kind, path, facts, content, boxes)
+        finally:
+            with contextlib.suppress(Exception):
+                opened.close()
+
+    def seen(
+        self, opened: Any, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
+    ) -> list[Segment]:
+        scan = (
+            kind != "pdf"
+            or content.layer in ("none", "garbage")
+            or bool(self.check("pages", path, lambda: opened.is_scan(1), False))
+        )
+        facts["scan"] = scan
+        segments: list[Segment] = []
+        needed = kind != "pdf" or content.layer != "full"
+        stamped = not needed and _blank_header(content.segments)
+        if scan and (needed or facts["scan"]):
+
+            def frames() -> list[Finding]:
+                from gateway.inspection import frames
+
+                return frames.marks(opened)
+
+            self.findings += [
+                f.model_copy(update={"about": path})
+                for f in self.check("frames", path, frames, [], self.budget.file_seconds)
+            ]
+        if needed or stamped:
+            segments = self.recognised(opened, path, facts, 1 if stamped else self.budget.ocr_pages)
+            self.marks(segments, path)
+            if segments and needed:
+                self.texts[path] = (self.texts.get(path, "") + "\n" + "\n".join(s.text for s in segments))[:KEPT_TEXT]
+            if needed and not any(len(segment.text) > 40 for segment in segments):
+                self.found("uninspectable", "garbage_text" if content.layer == "garbage" else "unreadable_scan", path)
+
+        def seals() -> Any:
+            from gateway.inspection import seal
+
+            return seal.look(opened, boxes)
+
+        looked = self.check("seal", path, seals, None, self.budget.file_seconds)
+        if looked is not None:
+            facts.update(seals=looked.seals, seal_state=looked.state, handwritten_signature=looked.handwritten)
+            facts["scan"] = facts["scan"] or looked.scan
+            self.findings += [finding.model_copy(update={"about": path}) for finding in looked.findings]
+        else:
+            facts["seal_state"] = SealState.NOT_CHECKED
+        return segments
+
+    def recognised(self, opened: Any, path: str, facts: dict[str, Any], most: int) -> list[Segment]:
+        if not self.budget.ocr:
+            self.ran("ocr", Status.SKIPPED, path, "switched off in the configuration")
+            return []
+        started = time.monotonic()
+        try:
+            from gateway.inspection import ocr
+
+            ocr.engine()
+        except Exception as error:
+            self.ran("ocr", Status.SKIPPED, path, str(error)[:200], started)
+            return []
+        seconds = max(0.5, min(self.budget.ocr_seconds, self.deadline - time.monotonic() - 1))
+        segments = self.check(
+            "ocr",
+            path,
+            lambda: ocr.read(opened, ocr.order(opened.count, most), seconds),
+            [],
+            self.budget.ocr_seconds + 2,
+        )
+        facts["ocr_pages"] = len(segments)
+        return segments
+
+
+def _blank_header(segments: list[Segment]) -> bool:
+    """A text layer whose number or date was left blank: on real documents they are put on as pictures."""
+    first = "\n".join(segment.text for segment in segments if segment.page == 1 and segment.zone == "body")[:3000]
+    return bool(
+        re.search(r"(?m)^\W*Số\s*:?[\s.…_]*/", first)
+        or re.search(r"ngày[\s.…_]{2,}tháng|tháng[\s.…_]{2,}năm", first[:1500])
+    )
+
+
+_EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "pdf": ("pdf",), "docx": ("docx",), "docm": ("docx",), "xlsx": ("xlsx",), "xlsm": ("xlsx",), "pptx": ("pptx",),
+    "doc": ("doc", "docx", "rtf", "html", "mht", "xml", "txt"), "xls": ("xls", "xlsx", "html", "xml", "csv", "txt"), "ppt": ("ppt", "pptx"),
+    "zip": ("zip", "jar", "docx", "xlsx", "pptx"), "rar": ("rar",), "7z": ("7z",), "gz": ("gz",), "tgz": ("gz",), "tar": ("tar",),
+    "jpg": ("jpg",), "jpeg": ("jpg",), "png": ("png",), "gif": ("gif",), "tif": ("tiff",), "tiff": ("tiff",), "bmp": ("bmp",),
+    "rtf": ("rtf",), "odt": ("odt",), "ods": ("ods",),
+    "txt": ("txt", "csv", "html", "eml", "xml", "json", "js", "ps1", "bat", "sh", "vbs", "ics", "pgp", "url", "rtf", "p7s", "crt"),
+}  # fmt: skip
+
+
+def _nameless(part: Any, number: int) -> str:
+    if part.content_type == "message/rfc822":
+        return f"thu-{part.path or number}.eml"
+    extension = {"text/calendar": ".ics", "application/pdf": ".pdf", "image/png": ".png", "image/jpeg": ".jpg", "text/html": ".html",
+                 "application/ms-tnef": ".dat", "application/pkcs7-signature": ".p7s", "application/pkcs7-mime": ".p7m"}  # fmt: skip
+    return f"phan-{part.path or number}{extension.get(part.content_type, '')}"
+
+
+# Fields whose values are letters of the sender or his program, not of the transport. All others of X- are looked at
+# only where they hold a letter that a mark needs.
+_FIELDS = ("comments", "keywords", "sensitivity", "importance", "content-description", "thread-topic", "x-priority")
+_MAY_MARK = re.compile("=\\?|[^\x00-\x7f]|mat|MAT|Mat")
+
+
+def header_segments(message: mime.Message) -> list[Segment]:
+    """Values of header fields that may carry a mark."""
+    segments = []
+    for name, value in message.fields:
+        if (name.startswith("x-") or name in _FIELDS) and _MAY_MARK.search(value):
+            decoded = mime.decode_words(value[:4000])[0].strip()
+            segments.append(Segment(f"trường {name}", decoded, None, "header_field"))
+            if len(segments) >= 200:
+                break
+    return segments
+
+
+def subjects(message: mime.Message, where: str) -> list[Segment]:
+    """All Subject fields, decoded: where there are two, different readers show different ones."""
+    return [Segment(where, mime.decode_words(value)[0], None, "subject") for value in message.all("subject")[:20]]
+
+
+def body_segments(part: mime.Part, data: bytes) -> list[Segment]:
+    source = part.text(data)
+    if part.content_type == "text/html":
+        return [Segment("nội dung thư", text.rendered(source), None, "html")]
+    if part.content_type == "text/rtf":
+        return text.extract(part.decode(data), "rtf").segments
+    return [Segment("nội dung thư", source[: text.MAX_TEXT], None, "body")]
