@@ -291,6 +291,7 @@ _PARAMETER = re.compile(
     r"(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"()<>@,\\\[\]]+))[ \t]*(?:;|\Z)",
     re.DOTALL,
 )
+_COMMENT = re.compile(r"\([^()]*\)")
 _UNQUOTE = re.compile(r'\\(["\\])')
 
 
@@ -335,18 +336,23 @@ def _parameters(text: str) -> _Parameters:
         stop = end if stop < 0 else stop
         piece = text[pos:stop].strip()
         pos = stop + 1
+        if "(" in piece and (bare := _COMMENT.sub(" ", piece).strip()) != piece and (match := _PARAMETER.match(bare)):
+            if match[1].lower() not in ("name", "filename") or match.end() != len(bare) or '"' in bare:
+                found.flaws.append("comment in a parameter")
+                found.pairs.append((match[1].lower(), match[2] if match[2] is not None else match[3]))
+                continue
         if not piece:
             continue  # `;;` and the `;` at the end: every reader skips them
         name, sign, value = piece.partition("=")
         name = name.strip().lower()
-        if "(" in piece and '"' not in piece:
-            found.flaws.append("comment in a parameter")
-        elif sign and re.fullmatch(_TOKEN, name):
+        if sign and re.fullmatch(_TOKEN, name) and ("(" not in piece or name in ("name", "filename")):
             found.loose.add(name)
+        elif "(" in piece and '"' not in piece:
+            found.flaws.append("comment in a parameter")
         else:
             found.flaws.append("text that is no parameter")
         if sign:
-            found.pairs.append((name, value.strip().strip('"')))
+            found.pairs.append((name, value.replace('"', "").strip()))
     return found
 
 
@@ -360,7 +366,7 @@ def _percent(value: str) -> bytes:
 
 def _values(found: _Parameters, name: str) -> tuple[list[str], list[str], str]:
     """Plain values of a parameter, RFC 2231 values, and a reason when the 2231 pieces can be read in two ways."""
-    plain = [_readable(value) if name != "boundary" else value for value in found.plain(name)]
+    plain = [decode_words(value)[0] if name != "boundary" else value for value in found.plain(name)]
     extended: list[str] = []
     pieces: dict[int, tuple[str, bool]] = {}
     reason = ""
@@ -474,7 +480,9 @@ def clean_filename(name: str) -> tuple[str, tuple[str, ...]]:
         name = seen
     elif _OTHER_SCRIPTS.search(name) and _mixed(name):
         values.append("homoglyph")
-    if "/" in name or "\\" in name or re.match(r"[A-Za-z]:", name) or name.strip() in (".", ".."):
+    if name.strip() in (".", ".."):
+        return "", (*values, "path")
+    if "/" in name or "\\" in name or re.match(r"[A-Za-z]:", name):
         values.append("path")
         name = re.split(r"[/\\]", re.sub(r"\A[A-Za-z]:", "", name).rstrip("/\\"))[-1]
     if ":" in name:  # an alternate data stream of NTFS: what stands after the colon is no part of the name
@@ -810,11 +818,17 @@ class Part:
         pgp = data.find(b"-----BEGIN PGP MESSAGE-----")
         if pgp == 0 or (pgp > 0 and kind.startswith("text/")) or kind == "application/pgp-encrypted":
             self._note("uninspectable", "pgp")
-        elif kind in ("application/pkcs7-mime", "application/x-pkcs7-mime") and _CMS_SIGNED not in data[:64]:
+        elif _CMS_ENVELOPED.search(data, 0, 64) or (
+            kind in ("application/pkcs7-mime", "application/x-pkcs7-mime") and _CMS_SIGNED not in data[:64]
+        ):
             self._note("uninspectable", "smime")
 
 
 _CMS_SIGNED = bytes.fromhex("06092a864886f70d010702")  # id-signedData, RFC 5652: opaque, but not encrypted
+# id-envelopedData, id-encryptedData (RFC 5652) and id-ct-authEnvelopedData (RFC 5083)
+_CMS_ENVELOPED = re.compile(
+    rb"\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]|\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x01\x17)"
+)
 _UU = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S")
 
 
@@ -922,6 +936,7 @@ def parse(raw: bytes | bytearray | memoryview) -> Message:
     return _Reader(raw if type(raw) is bytes else bytes(raw)).read()
 
 
+_MBOX = re.compile(r">?From [^:\s]")
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _HEADER_LIKE = re.compile(rb"(?:\A|\n)[ \t]*content-(?:type|transfer-encoding|disposition)[ \t]*:", re.IGNORECASE)
 _TOP_ONLY = ("from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id")
@@ -939,6 +954,8 @@ class _Reader:
         self.noted: list[Finding] = []
         self.seen: set[tuple[str, str, str]] = set()
         self.outside: list[tuple[int, int]] = []
+        self.declared: set[bytes] = set()  # boundaries of all multiparts
+        self.longer: dict[bytes, str] = {}  # lines that only begin with a boundary, and the part they were seen in
         self.budget = _HEADER_BUDGET
         first = raw.find(b"\n")
         # A file from disk may end its lines with LF alone; what is refused is a mixture, where programs see
@@ -957,6 +974,9 @@ class _Reader:
         fields, body = self.header(0, len(raw), "")
         self.singles(fields, "")
         self.node("", fields, 0, body, len(raw), 0, "text/plain", (), False)
+        for line, path in self.longer.items():
+            if line not in self.declared and line.removesuffix(b"--") not in self.declared:
+                self.note("ambiguous", "boundary is the beginning of another line", path=path)
         self.line_ends()
         self.addresses(fields)
         return Message(raw, fields, body, tuple(self.parts), self.noted, tuple(self.outside))
@@ -969,10 +989,10 @@ class _Reader:
     def header(self, start: int, end: int, path: str) -> tuple[list[tuple[str, str]], int]:
         """The fields of the header block at `start`, and where the body begins."""
         raw = self.raw
-        if raw.startswith(b"\r\n", start, end):
-            return [], start + 2
-        if raw.startswith(b"\n", start, end):
-            return [], start + 1
+        if raw.startswith((b"\r\n", b"\n"), start, end):
+            if not path and end - start > 2:
+                self.note("ambiguous", "empty line before the header")  # some readers skip it
+            return [], start + (2 if raw[start] == 13 else 1)
         one, two = (b"\n\n", b"\n\r\n") if self.lf else (b"\n\r\n", b"\n\n")
         stop = raw.find(one, start, end)
         other = raw.find(two, start, end if stop < 0 else stop + 1)
@@ -1006,7 +1026,7 @@ class _Reader:
             key, colon, value = line.partition(":")
             if not colon or not _FIELD_NAME.fullmatch(key):
                 trimmed = key.rstrip(_SPACE)
-                if count == 0 and not path and line[:5] in ("From ", ">From"):
+                if count == 0 and not path and _MBOX.match(line):
                     continue  # mbox separator left by a mail store
                 if colon and trimmed != key and _FIELD_NAME.fullmatch(trimmed):
                     lower = trimmed.lower()
@@ -1014,7 +1034,7 @@ class _Reader:
                         self.note("ambiguous", f"space before the colon of {trimmed[:40]}", path=path)
                     key = trimmed
                 else:
-                    if line or count == 0:
+                    if line:
                         self.note("ambiguous", "line in the header that is no field", path=path)
                     continue
             if pieces:
@@ -1135,8 +1155,9 @@ class _Reader:
     def split(self, part: Part, boundary: bytes, depth: int, outer: tuple[bytes, ...]) -> None:
         """The parts between the delimiter lines of one multipart (RFC 2046 section 5.1.1)."""
         raw, end, path = self.raw, part.end, part.path
-        if any(boundary.startswith(other) or other.startswith(boundary) for other in outer):
-            self.note("ambiguous", "boundary like that of an outer part", path=path)
+        if boundary in outer:
+            self.note("ambiguous", "boundary of an outer part used again", path=path)
+        self.declared.add(boundary)
         needle = b"\n--" + boundary
         regions: list[tuple[int, int]] = []
         begin = -1  # of the part being read
@@ -1151,7 +1172,9 @@ class _Reader:
             following = end if stop < 0 else stop + 1
             tail = raw[after : end if stop < 0 else stop].rstrip(b"\r \t") if following - after > 2 else b""
             if tail and not tail.startswith(b"--"):
-                reasons.add("boundary is the beginning of another line")
+                # RFC 2046 lets a reader compare only the beginning of the line. Harmless where the line is the
+                # delimiter of an inner multipart (Eudora: `x_` and `x_.REL`), which is known when all are read.
+                self.longer.setdefault(boundary + tail, path)
             else:
                 if first < 0:
                     first = line
@@ -1161,8 +1184,9 @@ class _Reader:
                 if tail:
                     if tail != b"--":
                         reasons.add("text after the closing boundary in its line")
-                    if closed < 0:
-                        closed = following
+                    if closed >= 0:
+                        reasons.add("closing boundary twice")
+                    closed = following
                 else:
                     if closed >= 0:
                         reasons.add("part after the closing boundary")
@@ -1174,8 +1198,14 @@ class _Reader:
             regions.append((begin, end))
             self.note("mime", "multipart without its closing boundary", path=path)
         if first < 0:
-            reasons.add("boundary that never occurs")
-            part.multipart = False  # nothing to split: keep it as a leaf, so that its bytes are looked at
+            # Nothing to split: one text, so that its bytes are looked at. Without any line like a delimiter all
+            # readers agree on that.
+            if raw.find(b"\n--", max(part.start - 1, 0), end) >= 0:
+                reasons.add("boundary that never occurs")
+            else:
+                self.note("mime", "multipart without parts", path=path)
+            part.multipart = False
+            part.content_type = "text/plain"
             if not path:
                 part.path = "1"
         else:
@@ -1239,7 +1269,7 @@ class _Reader:
                     found.pairs.append(("boundary", inline[1].strip()))
             else:
                 kind = default
-                if head.strip().lower() in ("", "text") and not found.pairs:
+                if head.strip().lower() in ("", "text") and not {key for key, _ in found.pairs} - {"charset"}:
                     self.note("mime", "Content-Type without a subtype", path=path)
                 else:
                     self.note("ambiguous", "unreadable Content-Type", path=path)
@@ -1337,8 +1367,9 @@ class _Reader:
             if plain and extended and not _alike(plain[0], extended[0]):
                 doubts.append(f"{name} and {name}* differ")
             if name in found.loose and plain:
-                word = plain[0].split()[0] if plain[0].split() else ""
-                if "." in word and _ending(word) != _ending(plain[0]):
+                words = _COMMENT.sub("", plain[0]).split() or [""]
+                other = {_ending(word) for word in (words[0], " ".join(words)) if "." in word}
+                if other - {_ending(plain[0])}:
                     doubts.append(f"{name} without quotes ends in two ways")
             choices += extended + plain
         choices = [choice for choice in choices if choice.strip("\0 ")]
