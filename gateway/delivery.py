@@ -355,6 +355,7 @@ class Connection:
         self._context: ssl.SSLContext | None = None
         self.remote = f"{hop.host}:{hop.port}"
         self.tls = ""
+        self.sending = False  # content has begun to leave: a cut now may make a duplicate
 
     async def attempt(self, letter: Letter, before_data: Callable[[], Awaitable[None]] | None = None) -> list[Outcome]:
         """Offer one letter. Never raises for what a hop does; cancellation cuts the connection.
@@ -364,6 +365,7 @@ class Connection:
         """
         done: dict[Target, Outcome] = {}
         todo = list(letter.targets)
+        self.sending = False
         if letter.content.fault:
             return [self._ours(target, "failed", "5.6.0", letter.content.fault) for target in todo]
         try:
@@ -371,7 +373,7 @@ class Connection:
                 again = await self._round(letter, todo, done, before_data)
                 todo = again if len(again) < len(todo) else []
         except BaseException:
-            self.abort()
+            self.abort()  # `sending` stays as it is: the caller may ask
             raise
         return [done[target] for target in letter.targets]
 
@@ -403,6 +405,7 @@ class Connection:
                 return []
             transaction = _Transaction(self, letter, todo, done, before_data)
             await transaction.run()
+            self.sending = False
             if transaction.untouched and used and not last_try:
                 continue  # the hop had closed a connection kept from before: nothing was said about this letter yet
             return transaction.again
@@ -717,6 +720,7 @@ class _Transaction:
             connection._dirty = False
             return
         stuffer = DotStuffer()
+        connection.sending = True
         try:
             if self.letter.content.size <= BLOCK:
                 async for block in self.letter.content.blocks():

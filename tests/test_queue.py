@@ -1,0 +1,559 @@
+"""The queue: what is due goes out, what fails is told, what waits for a person waits, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import email
+import email.policy
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.archive import Archive
+from gateway.config import Gateway, Retry
+from gateway.database import Database, sqlite_url
+from gateway.delivery import Timeouts
+from gateway.queue import Queue
+from gateway.store import Store
+from tests import cases
+from tests.hop import Hop, run, undotted
+
+QUICK = Timeouts(connect=1, greeting=0.3, tls=0.3, command=0.3, data=0.3, block=0.5, end=0.3, quit=0.2)
+SENDER = "van.thu@so-tttt.tinh.gov.vn"
+
+
+class Log:
+    """Keeps what was logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return lambda event, **about: self.lines.append((level, event, about))
+
+    def events(self, level: str = "") -> list[str]:
+        return [event for found, event, _ in self.lines if found == level or not level]
+
+
+class House:
+    """Database, store, archive and a queue in a folder; can be torn down and built again over the same files."""
+
+    def __init__(self, folder: Path, hops: dict[str, Hop], **more: Any) -> None:
+        self.folder = folder
+        self.hops = hops
+        self.more = more
+        self.log = Log()
+        self.now = 1_790_000_000.0
+        self.task: asyncio.Task[None] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        hops = [
+            {"name": name, "host": "127.0.0.1", "port": hop.port, "tls": "none", "domains": self.domains(name)}
+            for name, hop in self.hops.items()
+        ]
+        values = {
+            "hostname": "cong.tinh.gov.vn",
+            "data": str(self.folder),
+            "listeners": [{"kind": "relay", "port": 0}],
+            "next_hops": hops,
+            **self.more,
+        }
+        self.settings = Gateway.model_validate(values)
+        self.database = Database.open(sqlite_url(self.folder / "gateway.db"))
+        self.store = Store(self.folder / "blobs")
+        self.archive = Archive(self.database, self.store, self.settings)
+        self.queue = Queue(
+            self.database, self.store, self.settings, lambda: self.now, self.log, timeouts=QUICK, chance=lambda: 0.5
+        )
+
+    @staticmethod
+    def domains(name: str) -> list[str]:
+        return ["*"] if name == "hop" else [f"{name}.vn"]
+
+    def start(self) -> None:
+        self.stop = asyncio.Event()
+        self.task = asyncio.create_task(self.queue.run(self.stop, drain=2.0))
+
+    async def end(self) -> None:
+        if self.task is not None:
+            self.stop.set()
+            await self.task
+            self.task = None
+
+    async def restart(self) -> None:
+        await self.close()
+        self._open()
+        self.start()
+
+    async def close(self) -> None:
+        await self.end()
+        await self.archive.close()
+        self.database.close()
+
+    async def commit(self, *, hop: str = "hop", answerable: bool = True, **more: Any) -> str:
+        notify, orcpt = more.pop("notify", ""), more.pop("orcpt", "")
+        case = cases.case(**more)
+        owed = tuple(dataclasses.replace(one, destination=hop, notify=notify, orcpt=orcpt) for one in case.owed)
+        case = dataclasses.replace(case, owed=owed, answerable=answerable)
+        receipt = await self.archive.commit(case)
+        await self.sql(
+            "update recipient set next_attempt_at = min(next_attempt_at, ?) where message = ?",
+            (int(self.now * 1000), receipt.case),
+        )
+        self.queue.wake()
+        return receipt.case
+
+    async def sql(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        def ask(connection: Any) -> list[tuple[Any, ...]]:
+            result = connection.exec_driver_sql(statement, values)
+            return [tuple(row) for row in result.all()] if result.returns_rows else []
+
+        write = statement.startswith("update") or statement.startswith("insert")
+        return await (self.database.write if write else self.database.read)(ask)
+
+    async def until(self, statement: str, expected: Any, seconds: float = 10) -> None:
+        """Ask again until the first column of the answer is as expected."""
+        found: Any = None
+        try:
+            async with asyncio.timeout(seconds):
+                while (found := [row[0] for row in await self.sql(statement)]) != expected:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{statement}: {found}, not {expected}\n{self.log.lines}") from None
+
+    async def states(self, expected: list[str], seconds: float = 10) -> None:
+        await self.until("select r.state from recipient r join message m on m.id = r.message"
+                         " where m.kind = 'mail' order by r.id", expected, seconds)  # fmt: skip
+
+
+@asynccontextmanager
+async def house(tmp_path: Path, *scripts: str, **more: Any) -> AsyncIterator[House]:
+    hops = {name: Hop(script) for name, script in zip(("hop", "xa", "ben"), scripts or ("",), strict=False)}
+    for hop in hops.values():
+        await hop.__aenter__()
+    built = House(tmp_path, hops, **more)
+    try:
+        yield built
+    finally:
+        await built.close()
+        for hop in hops.values():
+            await hop.close()
+
+
+Play = Callable[[House], Awaitable[None]]
+
+
+def play(tmp_path: Path, main: Play, *scripts: str, **more: Any) -> None:
+    async def whole() -> None:
+        async with house(tmp_path, *scripts, **more) as built:
+            await main(built)
+
+    run(whole())
+
+
+def report(hop: Hop, number: int = 0) -> EmailMessage:
+    mail, _, wire = hop.messages[number]
+    assert mail.startswith("MAIL FROM:<>")
+    message = email.message_from_bytes(undotted(wire), policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def test_mail_goes_out_with_its_trace_and_is_settled(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(number=1, to=("a@x.vn", "b@x.vn"))
+        await built.commit(number=2)
+        await built.states(["delivered"] * 3)
+        hop = built.hops["hop"]
+        assert sorted(len(message[1]) for message in hop.messages) == [1, 2]
+        assert undotted(hop.messages[0][2]) == b"Received: x\r\n" + cases.mail(1)
+        assert await built.sql("select result, finished_at is not null from attempt") == [("delivered", 1)] * 3
+        leaves = [json.loads(row[0]) for row in await built.sql("select entry from leaf where type = 'delivery'")]
+        assert sorted(len(leaf["recipients"]) for leaf in leaves) == [1, 2]
+        assert leaves[0]["recipients"][0][1:3] == ["delivered", "250 2.0.0 taken"]
+
+    play(tmp_path, main)
+
+
+def test_many_messages_use_few_connections_and_few_commits(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        for number in range(100):
+            await built.commit(number=number)
+        built.start()
+        await built.states(["delivered"] * 100)
+        hop = built.hops["hop"]
+        assert len(hop.messages) == 100 and hop.most_open <= 4 and hop.connections <= 4
+        assert len({message[2] for message in hop.messages}) == 100
+
+    play(tmp_path, main)
+
+
+def test_intent_is_durable_before_data(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    async def main(built: House) -> None:
+        hop = built.hops["hop"]
+        say = hop._say
+
+        async def spy(writer: Any, answer: str) -> str:
+            if answer.startswith("354"):
+                seen.extend(await built.sql("select recipient, result, finished_at from attempt"))
+            return await say(writer, answer)
+
+        hop._say = spy  # type: ignore[method-assign]
+        built.start()
+        await built.commit()
+        await built.states(["delivered"])
+        assert seen == [(1, "", None)]
+
+    play(tmp_path, main)
+
+
+def test_each_recipient_has_its_own_fate(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        case = await built.commit(to=("a@x.vn", "b@x.vn", "c@x.vn"))
+        await built.states(["delivered", "failed", "queued"])
+        await built.hops["hop"].wait(2)
+        (waiting,) = await built.sql(
+            "select attempts, next_attempt_at, last_reply from recipient where address = 'c@x.vn'"
+        )
+        assert waiting == (1, int((built.now + 300) * 1000), "450 4.2.1 later")
+        sent = report(built.hops["hop"], 1)
+        assert sent["To"] == SENDER
+        status = list(sent.iter_parts())[1].get_payload()
+        assert [part["Final-Recipient"] for part in status[1:]] == ["rfc822; b@x.vn"]
+        assert status[0]["X-VBDT-Case"] == case
+        assert await built.sql("select kind, about, sender from message where kind = 'dsn'") == [("dsn", case, "")]
+        await built.until("select state from recipient where address = '" + SENDER + "'", ["delivered"])
+
+    play(tmp_path, main, "rcpt b@x.vn: 550 5.1.1 no such user\nrcpt c@x.vn: 450 4.2.1 later")
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ({}, 1),
+        ({"answerable": False}, 0),
+        ({"notify": "NEVER"}, 0),
+        ({"notify": "SUCCESS"}, 0),
+        ({"notify": "FAILURE,DELAY"}, 1),
+    ],
+)
+def test_who_is_told_of_a_failure(more: dict[str, Any], count: int, tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(to=("b@x.vn",), **more)
+        await built.states(["failed"])
+        assert len(await built.sql("select id from message where kind = 'dsn'")) == count
+
+    play(tmp_path, main, "rcpt b@x.vn: 550 5.1.1 no such user")
+
+
+def test_a_bounce_gets_no_bounce(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(to=("b@x.vn",))
+        await built.until("select state from recipient order by id", ["failed", "failed"])
+        await built.sql("update recipient set state = 'queued', next_attempt_at = 1 where address = ?", (SENDER,))
+        built.queue.wake()
+        await built.until("select attempts from recipient order by id", [1, 2])
+        assert len(await built.sql("select id from message")) == 2
+
+    play(tmp_path, main, "rcpt: 550 5.1.1 no such user")
+
+
+@pytest.mark.parametrize(("features", "kinds"), [("PIPELINING", ["relayed"]), ("DSN", [])])
+def test_success_is_reported_by_us_only_when_the_hop_does_not(features: str, kinds: list[str], tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(to=("b@x.vn",), notify="SUCCESS,FAILURE", orcpt="rfc822;goc@x.vn")
+        await built.states(["delivered"])
+        hop = built.hops["hop"]
+        await hop.wait(1 + len(kinds))
+        found = [list(report(hop, 1 + n).iter_parts())[1].get_payload()[1] for n in range(len(kinds))]
+        assert [part["Action"] for part in found] == kinds
+        assert [part["Original-Recipient"] for part in found] == ["rfc822; goc@x.vn"] * len(kinds)
+        assert len(await built.sql("select id from message where kind = 'dsn'")) == len(kinds)
+
+    play(tmp_path, main, f"ehlo: 250-hop | 250 {features}")
+
+
+def test_a_dead_hop_starves_nobody(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        await built.hops["xa"].close()  # nobody listens there any more
+        for number in range(60):
+            await built.commit(number=number, hop="xa")
+        for number in range(60, 70):
+            await built.commit(number=number, hop="hop")
+        built.start()
+        await built.until("select count(*) from recipient where state = 'delivered'", [10])
+        await built.until("select count(*) from recipient where attempts = 1 and state = 'queued'", [60])
+        assert len(await built.sql("select id from attempt where destination = 'xa'")) <= 8  # the others were put off
+        assert built.log.events("warning").count("next hop is down") == 1
+
+    play(tmp_path, main, "", "")
+
+
+def test_a_hop_that_hangs_starves_nobody(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        for number in range(20):
+            await built.commit(number=number, hop="xa")
+        built.start()
+        await built.commit(number=100, hop="hop")
+        await built.until("select count(*) from recipient where state = 'delivered'", [1], 3)
+        assert built.hops["xa"].most_open <= 4
+
+    play(tmp_path, main, "", "greeting: stall")
+
+
+def test_a_hop_with_few_connections_gets_few_and_loses_no_time(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        hop = built.hops["hop"]
+        greet = hop._next
+
+        def busy(*stages: str) -> str:
+            return "421 4.7.0 too many connections" if stages[0] == "greeting" and hop.open > 1 else greet(*stages)
+
+        hop._next = busy  # type: ignore[method-assign]
+        for number in range(40):
+            await built.commit(number=number)
+        built.start()
+        await built.states(["delivered"] * 40)
+        assert len(hop.messages) == 40
+
+    play(tmp_path, main)
+
+
+def test_a_hop_that_comes_back_gets_all_at_once(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        hop = built.hops["hop"]
+        await hop.close()
+        for number in range(20):
+            await built.commit(number=number)
+        built.start()
+        await built.until("select min(attempts) from recipient", [1])
+        await hop.__aenter__()
+        lane = built.queue._lanes["hop"]
+        lane.down_until = 0.0
+        assert await built.queue.retry((await built.queue.queued())[0]["case"], "test") == 1  # one probe
+        await built.states(["delivered"] * 20)
+
+    play(tmp_path, main)
+
+
+def test_drop_after_the_dot_is_tried_again_and_explained(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit()
+        await built.until("select result from attempt", ["interrupted"])
+        await built.states(["queued"])
+        assert "possible duplicate" in built.log.events("warning")
+        await built.queue.retry(None)
+        await built.states(["delivered"])
+        assert len(built.hops["hop"].offered) == 2
+
+    play(tmp_path, main, "end: drop ; 250 taken")
+
+
+def test_an_intent_without_a_result_is_told_at_the_next_start(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        await built.commit()
+        await built.sql(
+            "insert into attempt (recipient, intent_at, destination, result, reply) values (1, 1, 'hop', '', '')"
+        )
+        await built.sql("update recipient set next_attempt_at = 9000000000000")
+        built.start()
+        await built.states(["delivered"])
+        assert await built.sql("select result from attempt order by id") == [("interrupted",), ("delivered",)]
+        assert built.log.events("warning") == ["possible duplicate"]
+
+    play(tmp_path, main)
+
+
+def test_stop_waits_for_content_that_is_under_way_and_for_nothing_else(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        hop = built.hops["hop"]
+        release = asyncio.Event()
+        say = hop._say
+
+        async def slow(writer: Any, answer: str) -> str:
+            if answer.startswith("250 2.0.0 taken"):
+                await release.wait()
+            return await say(writer, answer)
+
+        hop._say = slow  # type: ignore[method-assign]
+        built.queue._timeouts = dataclasses.replace(QUICK, end=30, greeting=30)
+        built.start()
+        await built.commit(number=1, hop="hop")
+        await built.commit(number=2, hop="xa")  # waits for a greeting that never comes
+        await built.until("select count(*) from attempt", [2])
+        while not hop.offered:
+            await asyncio.sleep(0.01)
+        ending = asyncio.create_task(built.end())
+        await asyncio.sleep(1.2)
+        assert not ending.done()
+        release.set()
+        await ending
+        await built.states(["delivered", "queued"])
+        assert sorted(await built.sql("select result from attempt")) == [("deferred",), ("delivered",)]
+        await built.restart()
+        assert "possible duplicate" not in built.log.events()
+
+    play(tmp_path, main, "", "greeting: stall")
+
+
+def test_a_damaged_message_is_set_aside_with_an_alarm(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        case = await built.commit(number=1)
+        await built.commit(number=2)
+        (digest,) = (await built.sql("select sha256 from message where id = ?", (case,)))[0]
+        path = built.store.path(digest)
+        good = path.read_bytes()
+        path.chmod(0o600)
+        path.write_bytes(good.replace(b"thu", b"xxx"))
+        built.start()
+        await built.states(["held", "delivered"])
+        assert "ALARM: damaged message set aside" in built.log.events("error")
+        assert len(built.hops["hop"].messages) == 1
+        path.write_bytes(good)  # from a backup
+        assert await built.queue.release(case, "quan.tri", "phục hồi từ bản sao") == 1
+        await built.states(["delivered", "delivered"])
+
+    play(tmp_path, main)
+
+
+def test_large_messages_are_streamed_from_disk(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        data = cases.mail(1, 3 << 20)
+        await built.commit(data=data)
+        await built.states(["delivered"])
+        assert undotted(built.hops["hop"].messages[0][2]) == b"Received: x\r\n" + data
+
+    play(tmp_path, main, "ehlo: 250-hop | 250 PIPELINING")
+
+
+def test_a_hop_gone_from_the_configuration(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(hop="ngay-xua")  # `*` takes it today
+        await built.states(["delivered"])
+        assert await built.sql("select destination from recipient") == [("hop",)]
+
+    play(tmp_path, main)
+
+
+def test_without_any_way_mail_waits(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(hop="ngay-xua", to=("a@noi-khac.vn",))
+        await built.until(
+            "select last_reply from recipient", ["4.4.4 no next hop for noi-khac.vn in the configuration"]
+        )
+        await built.states(["queued"])
+
+    async def whole() -> None:
+        async with Hop() as hop:
+            built = House(tmp_path, {"xa": hop})
+            await main(built)
+            await built.close()
+
+    run(whole())
+
+
+# ----------------------------------------------------------------------------------------------------- held mail
+
+
+def test_held_mail_waits_and_goes_when_released(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        case = await built.commit(state="held", to=("a@x.vn", "b@x.vn"))
+        (row,) = await built.queue.held()
+        assert row["case"] == case and [one["state"] for one in row["recipients"]] == ["held", "held"]
+        assert set(row) == {"case", "kind", "received_at", "sender", "size", "subject", "verdict", "recipients"}
+        assert await built.queue.release("KHONG-CO", "van.thu", "") == 0
+        assert await built.queue.release(case, "van.thu", "đã xem") == 2
+        await built.states(["delivered", "delivered"])
+        assert await built.queue.release(case, "van.thu", "lần nữa") == 0
+        shown = await built.queue.show(case)
+        assert shown is not None and [(one["who"], one["act"], one["reason"]) for one in shown["decisions"]] == [
+            ("van.thu", "release", "đã xem")
+        ]
+        assert [one["result"] for one in shown["attempts"]] == ["delivered"] * 2
+        assert len(await built.sql("select idx from leaf where type = 'admin'")) == 1
+        assert await built.queue.show("KHONG-CO") is None
+
+    play(tmp_path, main)
+
+
+@pytest.mark.parametrize("answerable", [True, False])
+def test_held_mail_is_given_back_with_the_reason(answerable: bool, tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        case = await built.commit(state="held", answerable=answerable)
+        assert await built.queue.give_back(case, "van.thu", "Sai nơi nhận") == 1
+        assert await built.queue.give_back(case, "van.thu", "Sai nơi nhận") == 0
+        await built.states(["returned"])
+        hop = built.hops["hop"]
+        if answerable:
+            await hop.wait(1)
+            sent = report(hop)
+            body = sent.get_body(("plain",))
+            assert sent["To"] == SENDER and body is not None and "Lý do: Sai nơi nhận" in body.get_content()
+        assert len(await built.sql("select id from message where kind = 'notice'")) == int(answerable)
+
+    play(tmp_path, main)
+
+
+def test_another_process_can_decide(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        case = await built.commit(state="held")
+        other = Database.open(sqlite_url(tmp_path / "gateway.db"))
+        try:
+            assert await Queue(other, built.store, built.settings, lambda: built.now).release(case, "van.thu", "") == 1
+            await built.states(["delivered"], 5)
+        finally:
+            other.close()
+
+    play(tmp_path, main)
+
+
+# --------------------------------------------------------------------------------------------------- the schedule
+
+
+def test_decisions_follow_the_schedule(tmp_path: Path) -> None:
+    """Without a clock, disk or network: what is next after each failed attempt."""
+    from gateway.delivery import Outcome
+    from gateway.queue import Due
+
+    async def main(built: House) -> None:
+        queue = built.queue
+        queue._chance = lambda: 1.0  # the longest wait
+        start = 1_000_000
+        row = Due(1, "C", "a@x.vn", "", "", "hop", 0, None, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start)
+        outcome = Outcome("a@x.vn", "deferred", "451 4.3.0 later", "4.3.0")
+        waits = []
+        for attempts in range(7):
+            settled, told = queue._decide(dataclasses.replace(row, attempts=attempts), outcome, start, True, False)
+            assert settled.state == "queued" and told is None and settled.next_attempt_at is not None
+            waits.append((settled.next_attempt_at - start) / 1000)
+        assert waits == [360, 720, 1440, 2880, 4320, 4320, 4320]
+        old = dataclasses.replace(row, attempts=100, first_attempt_at=start)
+        end = start + 5 * 86400 * 1000
+        settled, told = queue._decide(old, outcome, end - 60_000, True, False)
+        assert settled.next_attempt_at == end  # the last attempt is made when time is up
+        settled, told = queue._decide(old, outcome, end, True, False)
+        assert settled.state == "failed" and told is not None and (told.action, told.status) == ("failed", "5.4.7")
+
+    assert Retry().schedule == (300, 600, 1200, 2400, 3600)
+    play(tmp_path, main)
