@@ -207,6 +207,11 @@ class Gateway(Settings):
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
     official_archive_content: bool = True  # RG-09: False keeps only metadata of personal work mail
 
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database or f"sqlite:///{self.data / 'gateway.db'}"
+
     def hop_for(self, domain: str) -> NextHop | None:
         """The next hop of a recipient domain: an exact entry wins, then the longest `.suffix`, then `*`."""
         best, weight = None, -1
@@ -244,6 +249,28 @@ class Gateway(Settings):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def read(directory: Path) -> Gateway:
+    """`gateway.yaml` of a configuration folder, with relative paths taken from that folder. Raises ConfigError."""
+    settings = load(Gateway, directory / "gateway.yaml")
+    base = directory.resolve()
+
+    def absolute(path: Path | None) -> Path | None:
+        return base / path if path is not None else None
+
+    tls, passwords = settings.tls, settings.passwords
+    return settings.model_copy(
+        update={
+            "data": (base / settings.data).resolve(),
+            "tls": tls.model_copy(update={"certificate": absolute(tls.certificate), "key": absolute(tls.key)}),
+            "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
+            "next_hops": tuple(
+                hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
+                for hop in settings.next_hops
+            ),
+        }
+    )
 
 
 def load_yaml(path: Path, shown: str | None = None) -> Any:

@@ -41,37 +41,9 @@ def notify(state: str) -> None:
         channel.sendto(state.encode(), address)
 
 
-def read_settings(directory_path: Path) -> config.Gateway:
-    """`gateway.yaml`, with relative paths taken from its own folder. Raises ConfigError."""
-    settings = config.load(config.Gateway, directory_path / "gateway.yaml")
-    base = directory_path.resolve()
-
-    def absolute(path: Path | None) -> Path | None:
-        return base / path if path is not None else None
-
-    passwords = settings.passwords
-    return settings.model_copy(
-        update={
-            "data": base / settings.data,
-            "tls": settings.tls.model_copy(
-                update={"certificate": absolute(settings.tls.certificate), "key": absolute(settings.tls.key)}
-            ),
-            "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
-            "next_hops": tuple(
-                hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
-                for hop in settings.next_hops
-            ),
-        }
-    )
-
-
 def read_rules(directory_path: Path) -> Rules:
     """Policy and directory. Raises ConfigError."""
     return Rules(policy.load(directory_path), directory.load(directory_path / "directory"))
-
-
-def database_url(settings: config.Gateway) -> str:
-    return settings.database or f"sqlite:///{settings.data / 'gateway.db'}"
 
 
 class Daemon:
@@ -79,7 +51,7 @@ class Daemon:
 
     def __init__(self, config_path: Path, *, log: Any = None) -> None:
         self._config = config_path
-        self.settings = read_settings(config_path)
+        self.settings = config.read(config_path)
         self.rules = read_rules(config_path)
         self._log = log or logs.get()
         self._stop = asyncio.Event()
@@ -98,7 +70,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
         mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
-        database = Database.open(database_url(settings))
+        database = Database.open(settings.database_url)
         store = Store(settings.data / "blobs")
         archive = self.archive = Archive(database, store, settings)
         inspector = Inspector(

@@ -129,13 +129,13 @@ class PasswordServer:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                self.wfile.write(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\r\n")
+                self.wfile.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
                 while line := self.rfile.readline():
                     tag, _, command = line.decode("utf-8", "replace").strip().partition(" ")
                     verb = command.split(" ")[0].upper()
                     if verb == "CAPABILITY":
                         self.wfile.write(b"* CAPABILITY IMAP4rev1\r\n")
-                    if verb == "LOGOUT":
+                    elif verb == "LOGOUT":
                         self.wfile.write(f"* BYE bye\r\n{tag} OK bye\r\n".encode())
                         return
                     if verb == "LOGIN":
@@ -148,7 +148,7 @@ class PasswordServer:
                         good = expected in command
                         self.wfile.write(f"{tag} {'OK in' if good else 'NO wrong'}\r\n".encode())
                     else:
-                        self.wfile.write(f"{tag} OK\r\n".encode())
+                        self.wfile.write(f"{tag} OK done\r\n".encode())
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
