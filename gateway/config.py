@@ -98,7 +98,10 @@ class PasswordCheck(Settings):
 
 
 class NextHop(Settings):
-    """Where mail for some domains goes. `tls`: none, may (opportunistic), encrypt (required), verify (required, name checked)."""
+    """Where mail for some domains goes.
+
+    tls: none, may (opportunistic), encrypt (required), verify (required, and the name is checked).
+    """
 
     name: str
     domains: tuple[str, ...] = ()  # `tinh.gov.vn`, `.tinh.gov.vn` (with all below), `*` for everything else
