@@ -184,11 +184,11 @@ class Archive:
             self._indexing = asyncio.create_task(self._follow(self.index), name="search-index")
 
     async def close(self) -> None:
-        """Keep the newest checkpoint beside the log, and let go."""
+        """Let go. What was started keeps its newest checkpoint beside the log."""
         if self._indexing is not None:
             self._indexing.cancel()
             await asyncio.gather(self._indexing, return_exceptions=True)
-        await self._blocking(self._keep_newest)
+            await self._blocking(self._keep_newest)
         self._disk.shutdown()
         self._aside.shutdown()
         if self.index is not None:
@@ -269,9 +269,9 @@ class Archive:
             [
                 {
                     "message": row["id"],
-                    "address": one.address,
+                    "address": clean(one.address),
                     "notify": one.notify,
-                    "orcpt": one.orcpt,
+                    "orcpt": clean(one.orcpt),
                     "agency": one.agency,
                     "verdict": one.verdict,
                     "state": one.state,
@@ -286,7 +286,13 @@ class Archive:
             connection,
             db.attachment,
             [
-                {"message": row["id"], "path": one.path, "sha256": one.sha256, "size": one.size, "type": one.type}
+                {
+                    "message": row["id"],
+                    "path": clean(one.path),
+                    "sha256": one.sha256,
+                    "size": one.size,
+                    "type": one.type,
+                }
                 for one in case.inspection.files
             ],
         )
@@ -298,7 +304,7 @@ class Archive:
             db.insert(connection, db.policy, [policy], ignore=True)
         files_in_entry = [
             {
-                "path": one.path,
+                "path": clean(one.path),
                 "sha256": one.sha256,
                 "size": one.size,
                 "type": one.type,
@@ -691,7 +697,7 @@ def _row(case: Case, record: dict[str, Any]) -> dict[str, Any]:
         "delivery_mode": verdict.delivery_mode,
         "policy_digest": verdict.policy_digest,
         "agency": verdict.agency,
-        **_document_columns(verdict.document),
+        **document_columns(verdict.document),
         "record": canonical(record).decode(),
         "smtputf8": int(envelope.smtputf8),
         "ret": envelope.ret,
@@ -699,7 +705,7 @@ def _row(case: Case, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _document_columns(document: Document | None) -> dict[str, str]:
+def document_columns(document: Document | None) -> dict[str, str]:
     def value(name: str) -> str:
         found = getattr(document, name, None)
         return clean(found.value) if found is not None else ""

@@ -12,6 +12,7 @@ The leaves are true in the database; these files are made of them and can be mad
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,15 +108,7 @@ class TreeLog:
         """The tree of `size` leaves as it lies on disk. It raises BadProof where a tile is missing or short."""
 
         def read(level: int, index: int) -> bytes:
-            width = min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - index * TILE_WIDTH)
-            path = self.folder / "log" / tile_path(level, index, width)
-            try:
-                data = path.read_bytes()
-            except OSError:
-                raise BadProof(f"{path.relative_to(self.folder)} is missing") from None
-            if len(data) != 32 * width:
-                raise BadProof(f"{path.relative_to(self.folder)} has {len(data)} bytes, not {32 * width}")
-            return data
+            return self.tile(level, index, min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - index * TILE_WIDTH))
 
         return TileNodes(read)
 
@@ -127,14 +120,17 @@ class TreeLog:
         """Index and entry of the leaves on disk. Raises BadProof where a bundle is missing or torn."""
         for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
             width = min(TILE_WIDTH, size - number * TILE_WIDTH)
-            path = self.folder / "log" / tile_path("entries", number, width)
-            try:
-                found = unbundle(path.read_bytes())
-            except (OSError, ValueError) as error:
-                raise BadProof(f"{path.relative_to(self.folder)}: {error}") from None
-            if len(found) != width:
-                raise BadProof(f"{path.relative_to(self.folder)} holds {len(found)} entries, not {width}")
-            for place, entry in enumerate(found):
+            for name, data in self._wide("entries", number, width):
+                try:
+                    found = unbundle(data)
+                except ValueError as error:
+                    raise BadProof(f"{name}: {error}") from None
+                if len(found) < width:
+                    raise BadProof(f"{name} holds {len(found)} entries")
+                break
+            else:
+                raise BadProof(f"{tile_path('entries', number, width)} is missing")
+            for place, entry in enumerate(found[:width]):
                 if start <= number * TILE_WIDTH + place < end:
                     yield number * TILE_WIDTH + place, entry
 
@@ -156,7 +152,8 @@ class TreeLog:
             if begin < first:
                 # A higher tile that was begun before: what it holds so far is read back, and checked when the root is.
                 width = first - begin
-                hashes = self._partial(level, begin // TILE_WIDTH, width) + hashes
+                old = self.tile(level, begin // TILE_WIDTH, width)
+                hashes = [old[n : n + 32] for n in range(0, len(old), 32)] + hashes
             for offset in range(0, len(hashes), TILE_WIDTH):
                 part = hashes[offset : offset + TILE_WIDTH]
                 self._write(level, (begin + offset) // TILE_WIDTH, len(part), b"".join(part), folders)
@@ -179,16 +176,23 @@ class TreeLog:
         temporary.replace(path)
         folders.add(path.parent)
 
-    def _partial(self, level: int, index: int, width: int) -> list[bytes]:
-        """The first `width` hashes of a tile, from the narrowest file that holds them."""
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first `width` hashes of a tile."""
+        for name, data in self._wide(level, index, width):
+            if len(data) % 32 or len(data) < 32 * width:
+                raise BadProof(f"{name} has {len(data)} bytes")
+            return data[: 32 * width]
+        raise BadProof(f"{tile_path(level, index, width)} is missing")
+
+    def _wide(self, level: int | str, index: int, width: int) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of the narrowest file with at least `width` hashes or entries, if there is one: narrower ones
+        are removed as the log grows, also while somebody reads."""
         full = self.folder / "log" / tile_path(level, index)
         folder = full.with_name(full.name + ".p")
         widths = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
-        paths = [folder / str(one) for one in widths if one >= width] + [full]
-        for path in paths:
-            if path.exists() and len(data := path.read_bytes()) >= 32 * width:
-                return [data[n : n + 32] for n in range(0, 32 * width, 32)]
-        raise BadProof(f"{full.relative_to(self.folder)} with {width} hashes is missing")
+        for path in [*(folder / str(one) for one in widths if one >= width), full]:
+            with contextlib.suppress(FileNotFoundError):
+                yield str(path.relative_to(self.folder / "log")), path.read_bytes()
 
     def prune(self, size: int) -> None:
         """Remove partial tiles that a full one has replaced, and all but the newest two of the tile that grows

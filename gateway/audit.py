@@ -1,0 +1,498 @@
+"""Is the archive what it was? Everything is computed anew from the bytes, and each kind of damage has a name.
+
+Two witnesses are heard against each other: the rows in the database and the files of the log, and over both of them the
+signed checkpoints, the newest, those kept, and the one that somebody outside remembers (`known`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from gateway import database as db
+from gateway.archive import Archive, canonical, clean, document_columns, from_ms, stamp
+from gateway.hashtree import (
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    BadProof,
+    Checkpoint,
+    Verifier,
+    fold_pairs,
+    leaf_hash,
+    node_hash,
+)
+from gateway.inspection.findings import Document
+
+#: What can be wrong. The key is what `--json` says.
+KINDS = {
+    "blob_changed": "nội dung thư đã bị sửa / bytes changed",
+    "blob_missing": "mất nội dung thư / bytes missing",
+    "row_missing": "mất bản ghi / row missing",
+    "row_changed": "bản ghi không khớp với lá / row disagrees with its leaf",
+    "row_inserted": "bản ghi không có lá / row without a leaf",
+    "leaf_missing": "mất lá / leaf missing",
+    "leaf_changed": "lá đã bị sửa / leaf changed",
+    "leaf_inserted": "lá bị chèn / leaf inserted",
+    "leaf_reordered": "lá bị đổi chỗ / leaf moved",
+    "back_dated": "thời gian đi lùi / time goes back",
+    "truncated": "mất phần cuối / tail cut off",
+    "rolled_back": "quay về trạng thái cũ / rolled back",
+    "rewritten": "lịch sử bị viết lại / history rewritten",
+    "checkpoint_bad": "điểm kiểm tra sai / bad checkpoint",
+    "checkpoint_missing": "mất điểm kiểm tra / checkpoint missing",
+    "file_changed": "tệp nhật ký cây băm sai / log file damaged",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is not as it was. leaf: index, or None; case: the message, if known; detail: English, one line."""
+
+    kind: str
+    leaf: int | None
+    case: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at and what was found. notes: no damage, but worth a look (bytes that no row names)."""
+
+    leaves: int = 0
+    messages: int = 0
+    bytes: int = 0
+    signed: int = 0
+    damage: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def audit(
+    archive: Archive,
+    *,
+    blobs: str | int = "all",
+    since: int | None = None,
+    known: Iterable[str] = (),
+    key: Verifier | None = None,
+    progress: Callable[[int, int], None] = lambda done, size: None,
+    seed: int | None = None,
+) -> Report:
+    """Check the archive. Blocks for as long as reading everything takes.
+
+    blobs: `all`, or how many messages to choose by chance; since: milliseconds, messages received before are not
+    opened (the tree is always checked whole); known: signed notes remembered outside; key: the log's public key as it
+    is known outside (else the one on this machine). Raises Failure when the database cannot be read.
+    """
+    return _Audit(archive, Report(), key, progress).run(blobs, since, tuple(known), seed)
+
+
+class _Audit:
+    def __init__(
+        self, archive: Archive, report: Report, key: Verifier | None, progress: Callable[[int, int], None]
+    ) -> None:
+        self.archive, self.log, self.report, self.key = archive, archive.log, report, key
+        self.progress = progress
+
+    def damage(self, kind: str, leaf: int | None, case: str, detail: str) -> None:
+        self.report.damage.append(Damage(kind, leaf, case, detail))
+
+    def run(self, blobs: str | int, since: int | None, known: tuple[str, ...], seed: int | None) -> Report:
+        signed = self._checkpoints(known)  # before the rows are read: a daemon at work only ever adds
+        with self.archive.database.engine.connect() as connection:
+            size, newest_row = _log_end(connection)
+            signed += self._rows_of_checkpoints(connection)
+            roots, hashes_fit = self._tree(connection, size, {one.size for _, one in signed})
+            self._compare(connection, size, newest_row, signed, roots, hashes_fit)
+            self._messages(connection, blobs, since, seed)
+            self._strangers(connection)
+        return self.report
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _checkpoints(self, known: tuple[str, ...]) -> list[tuple[str, Checkpoint]]:
+        """All signed trees there are, with their source."""
+        found: list[tuple[str, Checkpoint]] = []
+        try:
+            key = self.key or self.log.verifier()
+        except (BadProof, OSError) as error:
+            if self.archive.log.folder.joinpath("log").exists() or known:
+                self.damage("checkpoint_bad", None, "", f"keys/log.vkey: {error}")
+            return found
+        notes = [(f"checkpoints/{name}", note) for name, note in self.log.kept()]
+        try:
+            notes.append(("log/checkpoint", (self.log.folder / "log" / "checkpoint").read_text(errors="replace")))
+        except FileNotFoundError:
+            if notes or known:
+                self.damage("checkpoint_missing", None, "", "log/checkpoint")
+        notes += [("known", note) for note in known]
+        for source, note in notes:
+            try:
+                checkpoint = self.log.open(note, key)
+            except BadProof as error:
+                self.damage("checkpoint_bad", None, "", f"{source}: {error}")
+                continue
+            if source.startswith("checkpoints/") and source != f"checkpoints/{checkpoint.size:012d}.note":
+                self.damage("checkpoint_bad", None, "", f"{source}: is of {checkpoint.size} leaves")
+            found.append((source, checkpoint))
+        return found
+
+    def _rows_of_checkpoints(self, connection: Connection) -> list[tuple[str, Checkpoint]]:
+        found: list[tuple[str, Checkpoint]] = []
+        kept = {name for name, _ in self.log.kept()}
+        rows = connection.execute(select(db.checkpoint).order_by(db.checkpoint.c.size)).all()
+        for place, row in enumerate(rows):
+            source = f"row of checkpoint {row.size}"
+            try:
+                checkpoint = self.log.open(row.note, self.key)
+            except (BadProof, OSError) as error:
+                self.damage("checkpoint_bad", None, "", f"{source}: {error}")
+                continue
+            if (checkpoint.size, checkpoint.root) != (row.size, row.root):
+                self.damage("checkpoint_bad", None, "", f"{source}: its note says something else")
+            # All but the newest rows were put beside the log before the next was signed; the last but one may wait
+            # for its file when the machine stopped in between.
+            if place < len(rows) - 2 and f"{row.size:012d}.note" not in kept:
+                self.damage("checkpoint_missing", None, "", f"checkpoints/{row.size:012d}.note")
+            found.append((source, checkpoint))
+        return found
+
+    # ------------------------------------------------------------------ the tree
+
+    def _tree(self, connection: Connection, size: int, wanted: set[int]) -> tuple[dict[int, bytes], bool]:
+        """Roots at the wanted sizes, from the entries up; each leaf looked at by itself. The second value is False
+        when indexes are not dense, so that roots say nothing about places."""
+        roots = {0: hashlib.sha256(b"").digest()}
+        stack: list[tuple[int, bytes]] = []
+        expected, before, dense = 0, "", True
+        for row in _all_leaves(connection):
+            if row.idx != expected:
+                self.damage("leaf_missing", expected, "", f"rows {expected} to {row.idx - 1} are not there")
+                dense = False
+            digest = leaf_hash(row.entry)
+            if digest != row.hash:
+                self.damage("leaf_changed", row.idx, row.case_id, "the entry does not have the hash beside it")
+            before = self._entry(row, before)
+            stack.append((0, digest))
+            while len(stack) > 1 and stack[-1][0] == stack[-2][0]:
+                (level, right), (_, left) = stack.pop(), stack.pop()
+                stack.append((level + 1, node_hash(left, right)))
+            expected = row.idx + 1
+            if expected in wanted:
+                top = stack[-1][1]
+                for _, left in reversed(stack[:-1]):
+                    top = node_hash(left, top)
+                roots[expected] = top
+            if expected % 4096 == 0:
+                self.progress(expected, size)
+        self.report.leaves = expected
+        return roots, dense
+
+    def _entry(self, row: Any, before: str) -> str:
+        """One entry by itself; returns its time."""
+        try:
+            entry = json.loads(row.entry)
+            if entry["seq"] != row.idx:
+                self.damage("leaf_reordered", row.idx, row.case_id, f"its entry says place {entry['seq']}")
+            if (entry["type"], entry.get("case", "")) != (row.type, row.case_id) or entry["t"] != stamp(
+                from_ms(row.at)
+            ):
+                self.damage("row_changed", row.idx, row.case_id, "type, case or time beside the entry is another")
+            if entry["t"] < before:
+                self.damage("back_dated", row.idx, row.case_id, f"{entry['t']} after {before}")
+            return str(max(before, entry["t"]))
+        except (ValueError, KeyError, TypeError):
+            self.damage("leaf_changed", row.idx, row.case_id, "the entry is not readable")
+            return before
+
+    def _compare(
+        self,
+        connection: Connection,
+        size: int,
+        newest_row: int,
+        signed: list[tuple[str, Checkpoint]],
+        roots: dict[int, bytes],
+        dense: bool,
+    ) -> None:
+        """Do the leaves lead to every tree that was ever signed?"""
+        newest = max((one.size for source, one in signed if source != "known"), default=0)
+        self.report.signed = newest
+        good, bad = 0, 0
+        for source, one in sorted(signed, key=lambda pair: pair[1].size):
+            if one.size > size:
+                if source == "known" and one.size > newest:
+                    self.damage(
+                        "rolled_back", None, "", f"{one.size} leaves are known outside, {newest} are signed here"
+                    )
+            elif roots.get(one.size) == one.root:
+                good = max(good, one.size)
+            else:
+                bad = bad or one.size
+                if source == "known" and dense:
+                    self.damage("rewritten", None, "", f"the tree of {one.size} leaves known outside was another")
+        if newest > size:
+            kind = "truncated" if newest_row >= newest else "rolled_back"
+            self.damage(kind, size, "", f"{newest} leaves are signed, {size} are there")
+        on_disk = self._files(newest)
+        if not (bad or not dense or newest > size):
+            return
+        place = min(newest, size) if dense else newest
+        if not self._differences(connection, on_disk, place) and bad:
+            # Without the old entries the place is not known.
+            self.damage("rewritten", None, "", f"between leaf {good} and leaf {bad - 1}")
+
+    def _files(self, size: int) -> bool:
+        """Do entries and tiles on disk lead to the newest signed root? Names every file that does not fit."""
+        if not size:
+            return True
+        fine = True
+        level, count = 0, size
+        below: dict[int, bytes] = {}
+        while count:
+            roots: dict[int, bytes] = {}
+            for number in range(-(-count // TILE_WIDTH)):
+                width = min(TILE_WIDTH, count - number * TILE_WIDTH)
+                try:
+                    if level == 0:
+                        start = number * TILE_WIDTH
+                        entries = self.log.entries(start, start + width, size)
+                        hashes = [leaf_hash(entry) for _, entry in entries]
+                    else:
+                        hashes = [below[number * TILE_WIDTH + n] for n in range(width)]
+                except (BadProof, KeyError) as error:
+                    if level == 0:
+                        self.damage("file_changed", None, "", str(error))
+                    fine = False
+                    continue
+                try:
+                    tile = self.log.tile(level, number, width)
+                except BadProof as error:
+                    self.damage("file_changed", None, "", str(error))
+                    fine = False
+                    tile = b"".join(hashes)
+                for place in range(width):
+                    if tile[place * 32 : place * 32 + 32] != hashes[place]:
+                        fine = False
+                        where = (number * TILE_WIDTH + place) << TILE_HEIGHT * level
+                        self.damage(
+                            "file_changed", where if level == 0 else None, "", f"tile level {level} number {number}"
+                        )
+                        break
+                if width == TILE_WIDTH:
+                    roots[number] = fold_pairs(hashes)
+            below, count, level = roots, count // TILE_WIDTH, level + 1
+        return fine
+
+    def _differences(self, connection: Connection, files_fit: bool, size: int) -> bool:
+        """Name the leaves in which the rows differ from the entries on disk, if those can be read."""
+        try:
+            before = [leaf_hash(entry) for _, entry in self.log.entries(0, self.report.signed, self.report.signed)]
+        except BadProof:
+            return False
+        now = {row.idx: leaf_hash(row.entry) for row in _all_leaves(connection) if row.idx < len(before)}
+        if not files_fit and all(now.get(place) == one for place, one in enumerate(before)):
+            return False
+        places = {one: place for place, one in enumerate(before)}
+        there = set(now.values())
+        named = False
+        shift_started = False
+        for place, one in enumerate(before):
+            mine = now.get(place)
+            if mine == one:
+                continue
+            if one not in there:
+                if mine is None:
+                    if place < size or any(index > place for index in now):
+                        self.damage("leaf_missing", place, "", "the leaf on disk has no row")
+                        named = True
+                elif mine not in places:
+                    self.damage("leaf_changed", place, "", "another entry stands in its place")
+                    named = True
+                else:
+                    self.damage("leaf_missing", place, "", "the leaf on disk has no row, later ones moved up")
+                    named = shift_started = True
+            elif mine is not None and mine not in places:
+                self.damage("leaf_inserted", place, "", "an entry that was never signed stands here")
+                named = shift_started = True
+            elif not shift_started and mine is not None:
+                self.damage("leaf_reordered", place, "", f"the leaf of place {places[mine]} stands here")
+                named = True
+        return named
+
+    # ------------------------------------------------------------------ messages
+
+    def _messages(self, connection: Connection, blobs: str | int, since: int | None, seed: int | None) -> None:
+        opened: set[str] | None = None
+        if blobs != "all":
+            ids = list(
+                connection.execute(select(db.message.c.id).where(db.message.c.received_at >= (since or 0))).scalars()
+            )
+            opened = set(random.Random(seed).sample(ids, min(int(blobs), len(ids))))
+        checked: dict[str, str] = {}
+        done = 0
+        for leaf in _all_leaves(connection):
+            done += 1
+            try:
+                entry = json.loads(leaf.entry)
+            except ValueError:
+                continue
+            if leaf.type == "tombstone":
+                self._tombstone(connection, leaf, entry)
+            if leaf.type != "message" or not isinstance(entry, dict):
+                continue
+            row = connection.execute(_MESSAGE, {"case": leaf.case_id}).mappings().first()
+            if row is None:
+                self.damage("row_missing", leaf.idx, leaf.case_id, "the message has a leaf and no row")
+            else:
+                self._row(connection, leaf, entry, dict(row))
+                if since is not None and row["received_at"] < since:
+                    continue
+            if opened is not None and leaf.case_id not in opened:
+                continue
+            self.report.messages += 1
+            digest = entry.get("sha256", "")
+            if digest not in checked:
+                checked[digest] = self._blob(digest)
+                self.report.bytes += entry.get("size", 0) if not checked[digest] else 0
+            if checked[digest]:
+                kind = "blob_missing" if checked[digest] == "missing" else "blob_changed"
+                self.damage(kind, leaf.idx, leaf.case_id, f"{digest}: {checked[digest]}")
+            if done % 256 == 0:
+                self.progress(done, self.report.leaves)
+
+    def _blob(self, digest: str) -> str:
+        try:
+            return self.archive.store.problem(digest)
+        except ValueError as error:
+            return str(error)
+
+    def _row(self, connection: Connection, leaf: Any, entry: dict[str, Any], row: dict[str, Any]) -> None:
+        """Row, recipients and attachments against the entry, and the columns against the record."""
+        wrong = [
+            name
+            for name, given, told in (
+                ("kind", row["kind"], entry["kind"]),
+                ("about", row["about"] or "", entry["about"]),
+                ("direction", row["direction"], entry["direction"]),
+                ("channel", row["channel"], entry["channel"]),
+                ("received_at", stamp(from_ms(row["received_at"])), entry["received"]),
+                ("sha256", row["sha256"], entry["sha256"]),
+                ("size", row["size"], entry["size"]),
+                ("sender", row["sender"], entry["sender"]),
+                ("login", row["login"], entry["login"]),
+                ("peer", row["peer"], entry["peer"]),
+                ("verdict", row["verdict"], entry["verdict"]),
+                ("message_class", row["message_class"], entry["class"]),
+                ("policy_digest", row["policy_digest"], entry["policy"]),
+                ("record", hashlib.sha256(row["record"].encode()).hexdigest(), entry["record"]),
+                ("trace", hashlib.sha256(row["trace"]).hexdigest(), entry["trace"]),
+            )
+            if given != told
+        ]
+        if row["kind"] == "mail" and "record" not in wrong:
+            wrong += [name for name, value in columns_of(json.loads(row["record"])).items() if row[name] != value]
+        recipients = [
+            [one.address, one.verdict] for one in connection.execute(_RECIPIENTS, {"case": leaf.case_id}).all()
+        ]
+        files = [
+            {"path": one.path, "sha256": one.sha256, "size": one.size, "type": one.type}
+            for one in connection.execute(_ATTACHMENTS, {"case": leaf.case_id}).all()
+        ]
+        told = entry["files"]
+        if isinstance(told, list):
+            told = [{name: one[name] for name in ("path", "sha256", "size", "type")} for one in told]
+        elif len(files) == told["count"]:
+            told = files  # the list went into the entry by its digest, which covers the signatures too
+        if files != told:
+            wrong.append("attachments")
+        listed = entry["recipients"]
+        if isinstance(listed, dict):
+            listed = recipients if _digest(recipients) == listed["sha256"] else []
+        if recipients != listed:
+            wrong.append("recipients")
+        if wrong:
+            self.damage("row_changed", leaf.idx, leaf.case_id, ", ".join(wrong))
+
+    def _tombstone(self, connection: Connection, leaf: Any, entry: dict[str, Any]) -> None:
+        row = connection.execute(select(db.tombstone).where(db.tombstone.c.id == leaf.case_id)).mappings().first()
+        if row is None:
+            self.damage("row_missing", leaf.idx, leaf.case_id, "the tombstone has a leaf and no row")
+            return
+        given = {
+            "sender": row["sender"],
+            "recipients": json.loads(row["recipients"]),
+            "peer": row["peer"],
+            "size": row["size"],
+            "level": row["level"],
+            "rule": row["rule"],
+            "hmac": row["digest"],
+            "at": stamp(from_ms(row["at"])),
+        }
+        wrong = [name for name, value in given.items() if entry.get(name) != value]
+        if wrong:
+            self.damage("row_changed", leaf.idx, leaf.case_id, "tombstone: " + ", ".join(wrong))
+
+    def _strangers(self, connection: Connection) -> None:
+        """Rows that no leaf stands for, and bytes that no row names."""
+        for table in (db.message, db.tombstone):
+            question = (
+                select(table.c.id).outerjoin(db.leaf, db.leaf.c.case_id == table.c.id).where(db.leaf.c.idx.is_(None))
+            )
+            for case in connection.execute(question).scalars():
+                self.damage("row_inserted", None, case, f"{table.name} without a leaf")
+        named = set(connection.execute(select(db.message.c.sha256)).scalars())
+        for digest in self.archive.store.digests():
+            if digest not in named:
+                # A crash between the bytes and their row leaves such bytes: they were never acknowledged.
+                self.report.notes.append(f"bytes that no message names: {digest}")
+
+
+def columns_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The columns of `message` that are copies of what the record holds."""
+    facts, verdict = record["inspection"].get("message", {}), record["verdict"]
+    document = Document.model_validate(verdict["document"]) if verdict["document"] else None
+    return {
+        "subject": clean(facts.get("subject", "")),
+        "header_from": clean(", ".join(one.get("address") or one.get("name", "") for one in facts.get("from_", ()))),
+        "message_id": clean(facts.get("message_id", "")),
+        "profile": verdict["profile"],
+        "delivery_mode": verdict["delivery_mode"],
+        "agency": verdict["agency"],
+        **document_columns(document),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _log_end(connection: Connection) -> tuple[int, int]:
+    """How many leaves there are, and the size of the newest checkpoint of which the database knows."""
+    size = connection.execute(select(func.coalesce(func.max(db.leaf.c.idx) + 1, 0))).scalar_one()
+    return size, connection.execute(select(func.coalesce(func.max(db.checkpoint.c.size), 0))).scalar_one()
+
+
+def _all_leaves(connection: Connection) -> Iterator[Any]:
+    """In order, in pieces: a million of them do not fit into memory at once."""
+    leaf, after = db.leaf.c, -1
+    question = select(db.leaf).where(leaf.idx > bindparam("after")).order_by(leaf.idx).limit(2048)
+    while rows := connection.execute(question, {"after": after}).all():
+        yield from rows
+        after = rows[-1].idx
+
+
+_MESSAGE = select(db.message).where(db.message.c.id == bindparam("case"))
+_RECIPIENTS = (
+    select(db.recipient.c.address, db.recipient.c.verdict)
+    .where(db.recipient.c.message == bindparam("case"))
+    .order_by(db.recipient.c.id)
+)
+_ATTACHMENTS = (
+    select(db.attachment.c.path, db.attachment.c.sha256, db.attachment.c.size, db.attachment.c.type)
+    .where(db.attachment.c.message == bindparam("case"))
+    .order_by(db.attachment.c.id)
+)

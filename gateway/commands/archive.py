@@ -1,0 +1,356 @@
+"""`congvan archive …`: find, show, hand out, check and prove what is archived. Works while the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.archive import Archive, from_ms, stamp, to_ms
+from gateway.config import read as read_settings
+from gateway.database import Database
+from gateway.errors import ConfigError, Failure, Problem
+from gateway.hashtree import BadProof, Verifier
+from gateway.message import VIETNAM
+from gateway.search import Query
+from gateway.store import Damaged, Store
+
+app = typer.Typer(help="Kho lưu trữ / the archive", no_args_is_help=True)
+
+EX_NO, EX_USAGE, EX_TEMPFAIL = 1, 2, 75
+
+Config = Annotated[Path, typer.Option("--config", help="Thư mục cấu hình / configuration folder")]
+Json = Annotated[bool, typer.Option("--json", help="Mỗi dòng một đối tượng JSON / one JSON object a line")]
+CaseId = Annotated[str, typer.Argument(metavar="CASE", help="Mã thư / case id")]
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Path) -> AsyncIterator[Archive]:
+    """The archive of this configuration. Raises ConfigError, Failure when there is none yet."""
+    settings = read_settings(config)
+    if not settings.database and not (settings.data / "blobs").is_dir():
+        raise ConfigError([Problem(str(config / "gateway.yaml"), 0, 0, f"no archive in {settings.data} yet")])
+    database = Database.open(settings.database_url)
+    archive = Archive(database, Store(settings.data / "blobs"), settings)
+    try:
+        yield archive
+    finally:
+        await archive.close()
+        database.close()
+
+
+def run(config: Path, work: Callable[[Archive], Coroutine[Any, Any, int]]) -> None:
+    """Run `work` on the archive and leave with its exit code. Trouble is told on stderr: 1 not so, 75 try again."""
+
+    async def whole() -> int:
+        async with opened(config) as archive:
+            return await work(archive)
+
+    try:
+        code = asyncio.run(whole())
+    except Failure as failure:
+        typer.echo(f"congvan: {failure.private or failure.public}", err=True)
+        code = EX_TEMPFAIL if failure.retryable else EX_NO
+    except KeyError as error:
+        typer.echo(f"congvan: không có thư mang mã {error.args[0]} / no such case", err=True)
+        code = EX_NO
+    except Damaged as error:
+        typer.echo(f"congvan: {error}", err=True)
+        code = EX_NO
+    raise typer.Exit(code)
+
+
+def moment(text: str | None, end: bool = False) -> int | None:
+    """`2026-11-20` or RFC 3339 to milliseconds; a bare date is Vietnam's, and as an end the whole day counts."""
+    if not text:
+        return None
+    try:
+        at = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: ngày dạng 2026-11-20 / a date such as 2026-11-20") from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=VIETNAM)
+    return to_ms(at + dt.timedelta(days=1) if end and len(text) == 10 else at)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `message` with stable keys and readable times, without the long ones."""
+    return {
+        "case": row["id"],
+        "kind": row["kind"],
+        "received_at": stamp(from_ms(row["received_at"])),
+        "direction": row["direction"],
+        "agency": row["agency"],
+        "sender": row["sender"],
+        "recipients": row["recipients"],
+        "subject": row["subject"],
+        "message_class": row["message_class"],
+        "verdict": row["verdict"],
+        "document_code": row["document_code"],
+        "document_kind": row["document_kind"],
+        "document_date": row["document_date"],
+        "abstract": row["abstract"],
+        "signer": row["signer"],
+        "issuing_agency": row["issuing_agency"],
+        "sha256": row["sha256"],
+        "size": row["size"],
+    }
+
+
+def dump(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+@app.command()
+def search(
+    text: Annotated[
+        list[str] | None, typer.Argument(help='Từ, "cụm từ", tiền tố* / words, "a phrase", prefix*')
+    ] = None,
+    number: Annotated[str, typer.Option(help="Số, ký hiệu, ví dụ 14/CT-UBND / document number")] = "",
+    sender: Annotated[str, typer.Option(help="Người gửi / sender")] = "",
+    recipient: Annotated[str, typer.Option(help="Người nhận / recipient")] = "",
+    agency: Annotated[str, typer.Option(help="Mã cơ quan / agency id")] = "",
+    direction: Annotated[str, typer.Option(help="in, out, internal")] = "",
+    since: Annotated[str | None, typer.Option(help="Từ ngày / from (2026-11-20)")] = None,
+    until: Annotated[str | None, typer.Option(help="Đến hết ngày / to the end of")] = None,
+    kind: Annotated[str, typer.Option(help="Loại văn bản: CT, QĐ, CV … / kind")] = "",
+    abstract: Annotated[str, typer.Option(help="Trích yếu / abstract")] = "",
+    signer: Annotated[str, typer.Option(help="Người ký / signer")] = "",
+    issuing: Annotated[str, typer.Option("--issuing-agency", help="Cơ quan ban hành / issuing agency")] = "",
+    file: Annotated[str, typer.Option(help="Tên tệp / file name")] = "",
+    digest: Annotated[str, typer.Option(help="SHA-256 của thư hoặc tệp / of message or file")] = "",
+    rule: Annotated[str, typer.Option(help="Quy tắc, ví dụ SG-01 / rule")] = "",
+    verdict: Annotated[str, typer.Option(help="deliver, deliver-warn, hold, return …")] = "",
+    message_class: Annotated[str, typer.Option("--class", help="OFFICIAL_DOC, DRAFT …")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Tìm thư; có dấu hay không dấu đều được / find messages."""
+    query = Query(
+        " ".join(text or ()), number, sender, recipient, agency, direction, moment(since), moment(until, end=True),
+        kind, abstract, signer, issuing, file, digest, rule, verdict, message_class, limit, offset,
+    )  # fmt: skip
+
+    async def work(archive: Archive) -> int:
+        page = await archive.search(query)
+        for row in page.rows:
+            if as_json:
+                dump({**shown(row), **({"snippet": row["snippet"]} if "snippet" in row else {})})
+                continue
+            one = shown(row)
+            title = " ".join(part for part in (one["document_code"], one["abstract"] or one["subject"]) if part)
+            typer.echo(f"{one['case']}  {one['received_at'][:16]}  {one['verdict']:<12}  {title}")
+            typer.echo(f"    {one['sender'] or '<>'} → {', '.join(one['recipients'])}")
+            if row.get("snippet"):
+                typer.echo(f"    {row['snippet']}")
+        if not as_json:
+            typer.echo(f"{page.total} thư / messages" + (f", còn {page.lag} chưa lập chỉ mục" if page.lag else ""))
+        return 0 if page.total else EX_NO
+
+    run(config, work)
+
+
+@app.command()
+def show(case: CaseId, as_json: Json = False, config: Config = Path("config")) -> None:
+    """Một thư: phong bì, kết luận, người nhận, tệp / one message: envelope, verdict, recipients, files."""
+
+    async def work(archive: Archive) -> int:
+        row = await archive.row(case)
+        if row is None:
+            raise KeyError(case)
+        intact = await asyncio.to_thread(archive.store.problem, row["sha256"])
+        record = json.loads(row["record"])
+        recipients = [
+            {
+                "address": one["address"],
+                "agency": one["agency"],
+                "verdict": one["verdict"],
+                "state": one["state"],
+                "attempts": one["attempts"],
+                "last_reply": one["last_reply"],
+                "settled_at": stamp(from_ms(one["settled_at"])) if one["settled_at"] else None,
+            }
+            for one in row["recipients"]
+        ]
+        files = [{name: one[name] for name in ("path", "sha256", "size", "type")} for one in row["attachments"]]
+        whole = {
+            **shown(row),
+            "bytes": intact or "intact",
+            "recipients": recipients,
+            "files": files,
+            "channel": row["channel"],
+            "login": row["login"],
+            "peer": row["peer"],
+            "profile": row["profile"],
+            "policy_digest": row["policy_digest"],
+            "findings": record.get("verdict", {}).get("findings", []),
+        }
+        if as_json:
+            dump({**whole, "record": record})
+            return EX_NO if intact else 0
+        for name, value in whole.items():
+            if isinstance(value, list):
+                typer.echo(f"{name}:")
+                for item in value:
+                    typer.echo(
+                        "  " + ", ".join(f"{key}={text}" for key, text in item.items() if text not in ("", None))
+                    )
+            elif value not in ("", None):
+                typer.echo(f"{name}: {value}")
+        return EX_NO if intact else 0
+
+    run(config, work)
+
+
+@app.command()
+def export(
+    case: CaseId,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Tệp .eml, - là đầu ra / file, - for stdout")],
+    as_delivered: Annotated[
+        bool, typer.Option("--as-delivered", help="Kèm các dòng đầu thư đã thêm / with the trace headers")
+    ] = False,
+    config: Config = Path("config"),
+) -> None:
+    """Đúng từng byte như đã nhận / the bytes exactly as received."""
+
+    async def work(archive: Archive) -> int:
+        row = await archive.row(case)
+        if row is None:
+            raise KeyError(case)
+        data = (row["trace"] if as_delivered else b"") + await archive.data(case)
+        if str(output) == "-":
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            await asyncio.to_thread(output.write_bytes, data)
+        return 0
+
+    run(config, work)
+
+
+@app.command()
+def verify(
+    everything: Annotated[bool, typer.Option("--all", help="Đọc lại mọi thư (mặc định) / every message")] = False,
+    since: Annotated[str | None, typer.Option(help="Chỉ đọc lại thư từ ngày / messages since")] = None,
+    sample: Annotated[int | None, typer.Option(min=0, help="Đọc lại ngẫu nhiên N thư / N messages by chance")] = None,
+    known: Annotated[
+        list[Path] | None, typer.Option(help="Điểm kiểm tra giữ ở nơi khác / checkpoint kept elsewhere")
+    ] = None,
+    key: Annotated[str, typer.Option(help="Khóa công khai giữ ở nơi khác / public key kept elsewhere")] = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Kiểm tra toàn vẹn từ chính các byte: 0 nguyên vẹn, 1 có hư hại / rebuild and check everything."""
+    from gateway import audit
+
+    if everything and sample is not None:
+        raise typer.BadParameter("--all và --sample không đi với nhau / exclude each other")
+    notes = [path.read_text() for path in known or ()]
+    verifier = read_key(key) if key else None
+    start = moment(since)
+
+    async def work(archive: Archive) -> int:
+        def progress(done: int, size: int) -> None:
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{done}/{size}")
+
+        report = await asyncio.to_thread(
+            audit.audit,
+            archive,
+            blobs="all" if sample is None else sample,
+            since=start,
+            known=notes,
+            key=verifier,
+            progress=progress,
+        )
+        for one in report.damage:
+            if as_json:
+                dump({"kind": one.kind, "leaf": one.leaf, "case": one.case, "detail": one.detail})
+            else:
+                place = f" lá/leaf {one.leaf}" if one.leaf is not None else ""
+                typer.echo(f"{audit.KINDS[one.kind]}:{place} {one.case} {one.detail}")
+        if as_json:
+            dump(
+                {
+                    "ok": not report.damage,
+                    "leaves": report.leaves,
+                    "signed": report.signed,
+                    "messages": report.messages,
+                    "bytes": report.bytes,
+                    "notes": report.notes,
+                }
+            )
+        else:
+            for note in report.notes:
+                typer.echo(f"ghi chú / note: {note}")
+            state = "nguyên vẹn / intact" if not report.damage else f"{len(report.damage)} hư hại / damaged"
+            typer.echo(
+                f"{state}: {report.leaves} lá/leaves, {report.signed} đã ký/signed, {report.messages} thư/messages, "
+                f"{report.bytes} byte"
+            )
+        return EX_NO if report.damage else 0
+
+    run(config, work)
+
+
+@app.command()
+def prove(
+    case: CaseId,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Tệp chứng minh .tlog-proof / proof file")],
+    config: Config = Path("config"),
+) -> None:
+    """Một tệp chứng minh thư có trong kho / a proof that the message is in the archive; see `verify-proof`."""
+
+    async def work(archive: Archive) -> int:
+        proof = await archive.prove(case)
+        await asyncio.to_thread(output.write_text, proof)
+        typer.echo(f"{output}; khóa / key: {archive.log.verifier()}", err=True)
+        return 0
+
+    run(config, work)
+
+
+@app.command()
+def checkpoint(as_json: Json = False, config: Config = Path("config")) -> None:
+    """Ký và in điểm kiểm tra để giữ ở nơi khác / sign and print the newest checkpoint, to be kept elsewhere."""
+
+    async def work(archive: Archive) -> int:
+        with contextlib.suppress(Failure):  # the running gateway may sign at the same moment: then its note is as good
+            await archive.checkpoint()
+        newest = await asyncio.to_thread(archive.log.newest)
+        if newest is None:
+            typer.echo("congvan: chưa có điểm kiểm tra / no checkpoint yet", err=True)
+            return EX_TEMPFAIL
+        note = (archive.log.folder / "log" / "checkpoint").read_text()
+        if as_json:
+            dump(
+                {
+                    "origin": newest.origin,
+                    "size": newest.size,
+                    "root": newest.root.hex(),
+                    "note": note,
+                    "key": str(archive.log.verifier()),
+                }
+            )
+        else:
+            typer.echo(note, nl=False)
+        return 0
+
+    run(config, work)
+
+
+def read_key(text: str) -> Verifier:
+    """A verifier key given as itself or as a file that holds it."""
+    try:
+        return Verifier.parse(Path(text).read_text() if Path(text).is_file() else text)
+    except (BadProof, OSError) as error:
+        raise typer.BadParameter(f"khóa / key: {error}") from None
