@@ -257,7 +257,7 @@ class Archive:
         owed = [one for one in case.owed if known is None or one.address.lower() not in known.accepted]
         if known is not None and not owed:
             index, at = connection.execute(
-                select(db.leaf.c.idx, db.leaf.c.at).where(db.leaf.c.case_id == known.case).order_by(db.leaf.c.idx)
+                select(db.leaf.c.idx, db.leaf.c.at).where(db.leaf.c.case_id == known.case, db.leaf.c.type == "message")
             ).one()
             return Receipt(known.case, index, from_ms(at), duplicate=True)
 
@@ -315,46 +315,12 @@ class Archive:
         leaf = append_leaf(connection, now, message_entry(row, owed, files_in_entry, record["origin"]))
         _count(connection, case.counts, received.at, row["id"])
         for notice, notice_digest in files.notices:
-            self._append_notice(connection, notice, notice_digest, now)
+            append_notice(connection, notice, notice_digest, now)
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
 
-    def _append_notice(self, connection: Connection, notice: Notice, digest: str, now: float) -> None:
-        """A message of ours as a message of its own: null sender, queued like any other. Nothing if its key is used."""
-        at = int(now * 1000)
-        if not db.insert(connection, db.notice_sent, [{"key": notice.key, "at": at}], ignore=True):
-            return
-        owed = [Owed(address, "NEVER", "", "", "deliver", "queued", hop) for address, hop in notice.recipients]
-        row: dict[str, Any] = {
-            "id": new_case(now),
-            "kind": notice.kind,
-            "about": notice.about,
-            "direction": "out",
-            "channel": "gateway",
-            "received_at": at,
-            "sha256": digest,
-            "size": len(notice.data),
-            "sender": "",
-            "verdict": "deliver",
-            "record": "{}",
-        }
-        db.insert(connection, db.message, [row])
-        db.insert(
-            connection,
-            db.recipient,
-            [
-                {
-                    "message": row["id"],
-                    "address": one.address,
-                    "notify": one.notify,
-                    "verdict": one.verdict,
-                    "state": one.state,
-                    "destination": one.destination,
-                    "next_attempt_at": at,
-                }
-                for one in owed
-            ],
-        )
-        append_leaf(connection, now, message_entry(row, owed, [], {}))
+    @staticmethod
+    def _append_notice(connection: Connection, notice: Notice, digest: str, now: float) -> None:
+        append_notice(connection, notice, digest, now)
 
     async def notify(self, notices: Iterable[Notice]) -> None:
         """Make messages of ours durable and queue them: what the queue owes for failed and late deliveries. A notice
@@ -367,7 +333,7 @@ class Archive:
 
         def append(connection: Connection) -> None:
             for notice, digest in files.notices:
-                self._append_notice(connection, notice, digest, time.time())
+                append_notice(connection, notice, digest, time.time())
 
         await self.database.write(append)
 
@@ -413,7 +379,7 @@ class Archive:
             append_leaf(connection, now, entry)
             _count(connection, counts, tombstone.at, tombstone.case)
             for notice, notice_digest in files.notices:
-                self._append_notice(connection, notice, notice_digest, now)
+                append_notice(connection, notice, notice_digest, now)
 
         await self.database.write(append)
 
@@ -737,7 +703,47 @@ def _count(connection: Connection, counts: Iterable[Count], at: dt.datetime, mes
     db.insert(connection, db.event, rows, ignore=True)
 
 
-# ---------------------------------------------------------------------- leaves
+# ---------------------------------------------------------------------- notices and leaves
+
+
+def append_notice(connection: Connection, notice: Notice, digest: str, now: float) -> None:
+    """A message of ours as a message of its own, inside the caller's transaction: null sender, queued like any
+    other. Its bytes are in the store under `digest` already. Nothing happens when the notice's key was used before."""
+    at = int(now * 1000)
+    if not db.insert(connection, db.notice_sent, [{"key": notice.key, "at": at}], ignore=True):
+        return
+    owed = [Owed(address, "NEVER", "", "", "deliver", "queued", hop) for address, hop in notice.recipients]
+    row: dict[str, Any] = {
+        "id": new_case(now),
+        "kind": notice.kind,
+        "about": notice.about,
+        "direction": "out",
+        "channel": "gateway",
+        "received_at": at,
+        "sha256": digest,
+        "size": len(notice.data),
+        "sender": "",
+        "verdict": "deliver",
+        "record": "{}",
+    }
+    db.insert(connection, db.message, [row])
+    db.insert(
+        connection,
+        db.recipient,
+        [
+            {
+                "message": row["id"],
+                "address": one.address,
+                "notify": one.notify,
+                "verdict": one.verdict,
+                "state": one.state,
+                "destination": one.destination,
+                "next_attempt_at": at,
+            }
+            for one in owed
+        ],
+    )
+    append_leaf(connection, now, message_entry(row, owed, [], {}))
 
 
 def message_entry(
