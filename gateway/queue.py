@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
@@ -40,8 +40,10 @@ from gateway.delivery import Connection as HopConnection
 from gateway.delivery import Content, Letter, Outcome, Target, Timeouts
 from gateway.errors import Failure
 from gateway.inspection.findings import Document, Inspection
-from gateway.log import MailLog
 from gateway.store import Damaged, Store
+
+if TYPE_CHECKING:
+    from gateway.log import MailLog
 
 #: Messages read from the database ahead of each lane.
 _AHEAD = 100

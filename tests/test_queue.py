@@ -557,3 +557,55 @@ def test_decisions_follow_the_schedule(tmp_path: Path) -> None:
 
     assert Retry().schedule == (300, 600, 1200, 2400, 3600)
     play(tmp_path, main)
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def test_commands(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from gateway.commands import held, queue
+
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "gateway.yaml").write_text(
+        "hostname: cong.tinh.gov.vn\ndata: ..\nlisteners: [{kind: relay, port: 0}]\n"
+        "next_hops: [{name: hop, host: 127.0.0.1, domains: ['*']}]\n"
+    )
+    made: dict[str, str] = {}
+
+    async def make(built: House) -> None:
+        made["held"] = await built.commit(number=1, state="held")
+        made["back"] = await built.commit(number=2, state="held")
+        made["queued"] = await built.commit(number=3)
+
+    play(tmp_path, make)
+    runner = CliRunner()
+
+    def call(app: Any, *words: str, code: int = 0) -> list[Any]:
+        done = runner.invoke(app, [*words, "--config", str(config)])
+        assert done.exit_code == code, done.output
+        return (
+            [json.loads(line) for line in done.stdout.splitlines()] if "--json" in words else done.stdout.splitlines()
+        )
+
+    (waiting,) = call(queue.app, "list", "--json")
+    assert waiting["case"] == made["queued"] and set(waiting["recipients"][0]) == {
+        "address", "state", "attempts", "next_attempt_at", "last_reply", "destination",
+    }  # fmt: skip
+    assert [one["case"] for one in call(held.app, "list", "--json")] == [made["held"], made["back"]]
+    assert made["held"] in call(held.app, "list")[0]
+    call(held.app, "release", made["held"], "--who", "van.thu", "--reason", "đã xem")
+    call(held.app, "release", made["held"], code=1)
+    call(held.app, "return", made["back"], "--who", "van.thu", "--reason", "sai nơi nhận")
+    call(held.app, "return", "KHONG-CO", "--reason", "x", code=1)
+    call(held.app, "show", "KHONG-CO", code=1)
+    (shown,) = call(held.app, "show", made["back"], "--json")
+    assert shown["recipients"][0]["state"] == "returned" and shown["decisions"][0]["reason"] == "sai nơi nhận"
+    assert call(held.app, "list", "--json") == []
+    assert len(call(queue.app, "list", "--json")) == 3  # released, still queued, and the notice of the return
+    call(queue.app, "retry", made["queued"])
+    call(queue.app, "retry", "KHONG-CO", code=1)
+    call(queue.app, "retry")
+    assert any("retry" in line for line in call(queue.app, "show", made["queued"]))
