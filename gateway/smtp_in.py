@@ -78,6 +78,8 @@ JUNK_COMMANDS = 100
 OVERSHOOT = 1000
 #: How long a connection that we closed may take to let go.
 LINGER = 5.0
+#: ... and how much it may still send meanwhile.
+LINGER_OCTETS = 1 << 20
 #: Seconds for a PROXY header, which a proxy sends at once.
 PROXY_SECONDS = 10.0
 #: Above this share of all connections a peer must hurry (Postfix's stress mode: smtpd_timeout 10s).
@@ -339,8 +341,11 @@ class _Session(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         # Not aiosmtpd's: it would cancel the task, and with it a message that is being committed (P4).
+        if self not in self._server.sessions:
+            return
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._server.sessions.discard(self)
+        self._server.look()
         self.until = _NEVER
         self.transport = None
         self._let_go()
@@ -376,7 +381,10 @@ class _Session(SMTP):
     async def _more(self, until: float, late: Reply = TIMED_OUT) -> bool:
         """Send what is waiting to be sent, then wait for the peer until `until`."""
         if self._out:
+            had = self._reader.pending
             await self._flush()
+            if self._reader.pending > had:  # it came while we were held up by a peer that does not read
+                return True
         if until > self._ends:
             until, late = self._ends, SESSION_OVER if late is not TOO_SLOW else TOO_SLOW
         self.until, self._late, self._reading = until, late, True
@@ -474,8 +482,9 @@ class _Session(SMTP):
             if why not in ("quit", "hang-up") and transport.can_write_eof():
                 transport.write_eof()
                 self.until = self.loop.time() + LINGER
-                while self._reader.exception() is None and not self._reader.at_eof():
-                    self._reader.take_all()
+                heard = 0
+                while self._reader.exception() is None and heard < LINGER_OCTETS:
+                    heard += len(self._reader.take_all())
                     if not await self._reader.more():
                         break
 
@@ -593,17 +602,13 @@ class _Session(SMTP):
             raise _End("hang-up")
         if self._out:
             await self._flush()
-        if self._listener.kind != "submissions":
-            self._reader.take_all()
-        # Nothing is awaited between this line and the change of protocol inside start_tls.
-        secure = await self.loop.start_tls(
-            transport,
-            self,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=max(self._command_seconds(), 0.1),
-            ssl_shutdown_timeout=LINGER,
-        )
+        try:
+            secure = await self._handshake(transport, context)
+        except BaseException as error:
+            transport.abort()
+            # asyncio tells nobody of a connection that is lost during the handshake.
+            self.connection_lost(error if isinstance(error, Exception) else None)
+            raise
         if secure is None:
             raise _End("hang-up")
         self.transport = secure
@@ -613,6 +618,27 @@ class _Session(SMTP):
         self._over_ssl = True
         secured = secure.get_extra_info("ssl_object")
         self._tls = f"{secured.version()} {secured.cipher()[0]}"
+
+    async def _handshake(self, transport: asyncio.Transport, context: ssl.SSLContext) -> asyncio.Transport | None:
+        early = self._reader.take_all()
+        upgrade = self.loop.start_tls(
+            transport,
+            self,
+            context,
+            server_side=True,
+            ssl_handshake_timeout=max(self._command_seconds(), 0.1),
+            ssl_shutdown_timeout=LINGER,
+        )
+        if early and self._listener.kind == "submissions":
+            # The client's first TLS record came in one read with the PROXY header.
+            handshake = self.loop.create_task(upgrade)
+            while transport.get_protocol() is self and not handshake.done():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # connection_made, which start_tls has only scheduled
+            _feed(transport.get_protocol(), early)
+            return await handshake
+        # Nothing is awaited between taking what was there and the change of protocol inside start_tls.
+        return await upgrade
 
     def _make_origin(self, mail: Mail) -> Origin:
         told = self._told
@@ -833,7 +859,8 @@ class _Session(SMTP):
                 loop.time() + limits.command_timeout,
                 started + limits.data_timeout + total / max(limits.minimum_rate, 1),
             )
-            if not await self._more(until, TOO_SLOW):
+            # Octets may be here already: they came while the body was being spilled.
+            if not inbox.pending and not await self._more(until, TOO_SLOW):
                 raise _End("hang-up in data")
             block = inbox.take_all()
             total += len(block)
@@ -843,7 +870,7 @@ class _Session(SMTP):
                 raise _End("refused message without end", reader.fault)
             if writer.wants_spill:
                 await self._spill(writer, reader)
-        if writer.spilled and reader.fault is None:
+        if reader.fault is None and (writer.spilled or writer.wants_spill):
             await self._spill(writer, reader)
         inbox.put_back(reader.rest)
         return reader
@@ -860,7 +887,7 @@ class _Session(SMTP):
         server = self._server
         task: asyncio.Task[Reply] = self.loop.create_task(_run(server.receiver.message(received)))
         server.handing_over.add(task)
-        task.add_done_callback(server.handing_over.discard)
+        task.add_done_callback(server.handed_over)
         try:
             reply = await asyncio.shield(task)
             if isinstance(reply, Reply):
@@ -926,6 +953,16 @@ class _Session(SMTP):
         self._say(Reply(220, f"{self._settings.hostname} ESMTP"))
 
 
+def _feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Give octets to a protocol as its transport would."""
+    while data and isinstance(protocol, asyncio.BufferedProtocol):
+        space = memoryview(protocol.get_buffer(len(data)))
+        count = min(len(space), len(data))
+        space[:count] = data[:count]
+        protocol.buffer_updated(count)
+        data = data[count:]
+
+
 async def _run(question: Awaitable[Reply]) -> Reply:
     return await question
 
@@ -989,6 +1026,7 @@ class Server:
         shortest = min(limits.command_timeout, limits.data_timeout, limits.session_timeout)
         self._pause = min(max(shortest / 4, 0.02), 1.0)
         self._sweeper: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
 
     def answers_for(self, domain: str) -> bool:
         """Whether mail for this domain is ours: named, or below a name that begins with a dot."""
@@ -1012,6 +1050,15 @@ class Server:
             session.expire()
         self._sweeper = self.loop.call_later(self._pause, self._sweep)
 
+    def handed_over(self, task: asyncio.Task[Reply]) -> None:
+        self.handing_over.discard(task)
+        self.look()
+
+    def look(self) -> None:
+        """Notice whether nothing is left to wait for."""
+        if self.stopping and not self.sessions and not self.handing_over:
+            self._idle.set()
+
     def reload_tls(self) -> None:
         """Read certificate and key again for connections to come. Raises OSError for bad files; the old ones stay."""
         self.tls = tls_context(self.settings.tls)
@@ -1026,11 +1073,8 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Until every session and every message in hand is done."""
-        while self.sessions or self.handing_over:
-            waiting: set[asyncio.Future[Any]] = {s.task for s in self.sessions if s.task and not s.task.done()}
-            waiting |= self.handing_over
-            # A session whose task is done is only waiting for the peer to take our last words.
-            await asyncio.wait(waiting or {asyncio.ensure_future(asyncio.sleep(self._pause))})
+        self.look()
+        await self._idle.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
