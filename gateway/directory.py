@@ -1,0 +1,600 @@
+"""Agencies and mailboxes as of a date.
+
+Read from `directory/` of the configuration, YAML or CSV, strictly: every problem with its file and line. An agency may
+have several rows with the same id and different dates, because names, levels and parents change (rules.md 2.0); an
+agency that ended leads to its successor. All look-ups are dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime as dt
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, create_model, model_validator
+
+from gateway import config
+from gateway.errors import ConfigError, Problem
+
+#: rules.md 4.1, highest first. A unit is a đơn vị sự nghiệp or a phòng ban.
+Level = Literal["central", "ministry", "province", "department", "district", "commune", "unit"]
+Kind = Literal["AGENCY", "PERSONAL", "ROLE"]
+
+#: Agency identifiers, rules.md 2.4: the 13-character form of QCVN 102 and the form of QĐ 20/2020/QĐ-TTg.
+ORGAN_ID = re.compile(r"[0-9A-Z]{3}\.[0-9A-Z]{2}\.[0-9A-Z]{2}\.[A-Z]\d{2}|(?=.{3,35}$)[A-Z]\d{2}(?:\.[0-9A-Z]+)*")
+_DOMAIN = re.compile(r"(?=.{1,253}$)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_](?:[\w-]{0,61}[^\W_])", re.UNICODE)
+_ADDRESS = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@([^\s@]+)")
+
+
+def _words(value: object) -> object:
+    """A cell or scalar with several values: separated by blanks, commas, semicolons or bars."""
+    if isinstance(value, str):
+        return [word for word in re.split(r"[\s,;|]+", value) if word]
+    return value
+
+
+def _phrases(value: object) -> object:
+    """Like `_words` for values that hold blanks (names): separated by semicolons or bars."""
+    if isinstance(value, str):
+        return [word.strip() for word in re.split(r"[;|]", value) if word.strip()]
+    return value
+
+
+def _domain(value: object) -> object:
+    if not isinstance(value, str) or not _DOMAIN.fullmatch(value):
+        raise ValueError("a domain looks like sonoivu.tinh.gov.vn")
+    return value.lower()
+
+
+def _address(value: object) -> object:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if not match or not _DOMAIN.fullmatch(match[1]):
+        raise ValueError("an address looks like vanthu@sonoivu.tinh.gov.vn")
+    return value.lower()  # type: ignore[union-attr]
+
+
+def _organ(value: object) -> object:
+    if not isinstance(value, str) or (value and not ORGAN_ID.fullmatch(value)):
+        raise ValueError("an organ id looks like 000.00.01.H09 or H09.02.03")
+    return value
+
+
+DomainName = Annotated[str, BeforeValidator(_domain)]
+MailAddress = Annotated[str, BeforeValidator(_address)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Certificate(config.Settings):
+    """The agency's right to sign: since when, and what its certificates say (UID values, e-mail, fingerprints)."""
+
+    issued_on: dt.date
+    subjects: Annotated[tuple[str, ...], BeforeValidator(_phrases)] = ()
+
+
+class Signer(config.Settings):
+    """A person who may sign for the agency; named by title."""
+
+    title: str
+    name: str = ""
+    subjects: Annotated[tuple[str, ...], BeforeValidator(_phrases)] = ()
+    valid_from: dt.date | None = None
+    valid_to: dt.date | None = None
+
+
+class Contact(config.Settings):
+    title: str = ""
+    phone: str = ""
+    email: str = ""
+
+
+class Agency(config.Settings):
+    """One agency during one period. `domains` and all below belong to it unless another agency names a longer one."""
+
+    id: Identifier
+    name: str
+    short_name: str = ""
+    aliases: Annotated[tuple[str, ...], BeforeValidator(_phrases)] = ()
+    level: Level
+    parent: str = ""
+    organ_id: Annotated[str, BeforeValidator(_organ)] = ""
+    domains: Annotated[tuple[DomainName, ...], BeforeValidator(_words)] = ()
+    valid_from: dt.date | None = None
+    valid_to: dt.date | None = None  # the last day
+    successor: str = ""
+    profile: str = ""  # empty: the parent's, at last the default of policy.yaml
+    certificate: Certificate | None = None
+    signers: tuple[Signer, ...] = ()
+    effective_from: dt.date | None = None  # TM-08: overrides the date of the profile for this agency
+    leaders: tuple[Contact, ...] = ()
+    delegate: Contact | None = None
+    clerk: Contact | None = None
+    require_electronic: bool = False  # AR-06
+
+    @model_validator(mode="after")
+    def _dates(self) -> Agency:
+        if self.valid_from and self.valid_to and self.valid_to < self.valid_from:
+            raise ValueError(f"agency {self.id}: valid_to {self.valid_to} is before valid_from {self.valid_from}")
+        if self.successor and not self.valid_to:
+            raise ValueError(f"agency {self.id}: a successor needs valid_to, the last day of this agency")
+        return self
+
+    def valid(self, day: dt.date) -> bool:
+        return (not self.valid_from or self.valid_from <= day) and (not self.valid_to or day <= self.valid_to)
+
+    def certified(self, day: dt.date) -> bool:
+        """Was a certificate issued on or before that day (rules.md SG-01)?"""
+        return self.certificate is not None and self.certificate.issued_on <= day
+
+
+class _MailboxRow(config.Settings):
+    address: MailAddress
+    kind: Kind = "PERSONAL"
+    holder: str = ""
+    agency: str
+    issued_on: dt.date | None = None
+    revoked_on: dt.date | None = None
+    published: bool | None = None
+    logins: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    private: Annotated[tuple[MailAddress, ...], BeforeValidator(_words)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An official mailbox. `logins`: accounts besides its own address that may send from it. `private`: other addresses
+    of the holder that are known, so that official business over them is recognised (rules.md MB-01, N02)."""
+
+    address: str
+    kind: Kind
+    holder: str
+    agency: str
+    issued_on: dt.date | None
+    revoked_on: dt.date | None
+    published: bool
+    logins: tuple[str, ...]
+    private: tuple[str, ...]
+
+    def issued(self, day: dt.date) -> bool:
+        """`đã được cấp`: issued and not revoked on that day; a mailbox without a date counts as issued."""
+        return (not self.issued_on or self.issued_on <= day) and (not self.revoked_on or day < self.revoked_on)
+
+
+class FreeMailboxException(config.Settings):
+    """MB-04: an agency without mailboxes may use a free one for a time (seed 003, 1a)."""
+
+    agency: str
+    address: MailAddress
+    reason: str = Field(min_length=1)
+    approved_by: str = Field(min_length=1)
+    expires_on: dt.date  # the last day
+
+
+#: Letters of other scripts that look like the Latin letters of `gov.vn` and of Vietnamese province names.
+_LOOK_ALIKES = str.maketrans("аеорсухіјӏԁԛѕһвмнктɡοаѵυαρν", "aeopcyxijldqshbmhktgoavuapv")
+
+
+def name_key(name: str) -> str:
+    """A spelling of a name for comparison: NFC, lower case, one blank, tone marks at the end of the syllable.
+
+    `Ủy ban` and `Uỷ ban`, `hòa` and `hoà` are the same name with the tone on another vowel (rules.md 3.2)."""
+    text = unicodedata.normalize("NFD", name.replace("\u00d0", "Đ").replace("\u00f0", "đ")).casefold()
+    words = []
+    for word in re.findall(r"[^\W_][\w\u0300-\u036f]*", text):
+        tones = "".join(mark for mark in word if mark in _TONES)
+        words.append("".join(letter for letter in word if letter not in _TONES) + tones)
+    return " ".join(words)
+
+
+_TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
+
+
+@dataclass(slots=True)
+class Directory:
+    """Immutable after loading; a reload makes a new one."""
+
+    _agencies: dict[str, tuple[Agency, ...]] = field(default_factory=dict)
+    _mailboxes: dict[str, Mailbox] = field(default_factory=dict)
+    _domains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _private: dict[str, Mailbox] = field(default_factory=dict)
+    _holders: dict[str, tuple[Mailbox, ...]] = field(default_factory=dict)
+    _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _issued: dict[str, tuple[Mailbox, ...]] = field(default_factory=dict)
+    _exceptions: dict[str, tuple[FreeMailboxException, ...]] = field(default_factory=dict)
+    _free: frozenset[str] = frozenset()
+    _free_stems: frozenset[str] = frozenset()
+    _official: frozenset[str] = frozenset()
+
+    # -- agencies ----------------------------------------------------------------------------------------------------
+
+    def agency(self, identifier: str, at: dt.date | dt.datetime) -> Agency | None:
+        """The agency, or its successor, as of that day."""
+        day = _day(at)
+        seen: set[str] = set()
+        while identifier and identifier not in seen:
+            seen.add(identifier)
+            versions = self._agencies.get(identifier, ())
+            for version in versions:
+                if version.valid(day):
+                    return version
+            past = [version for version in versions if version.valid_to and version.valid_to < day]
+            identifier = past[-1].successor if past else ""
+        return None
+
+    def agency_of(self, address: str, at: dt.date | dt.datetime) -> Agency | None:
+        """The agency that owns a mailbox, by the mailbox itself or by the longest domain that an agency names."""
+        box = self._mailboxes.get(address.lower())
+        if box is not None:
+            return self.agency(box.agency, at)
+        domain = address.rpartition("@")[2].lower()
+        while domain:
+            for identifier in self._domains.get(domain, ()):
+                found = self.agency(identifier, at)
+                if found is not None:
+                    return found
+            domain = domain.partition(".")[2]
+        return None
+
+    def agency_named(self, name: str, at: dt.date | dt.datetime) -> Agency | None:
+        """The agency with that name, short name or alias on that day; None too when two agencies share it."""
+        day = _day(at)
+        found = {
+            agency.id: agency
+            for identifier in self._names.get(name_key(name), ())
+            for agency in self._agencies[identifier]
+            if agency.valid(day)
+        }
+        return next(iter(found.values())) if len(found) == 1 else None
+
+    def ancestors(self, agency: Agency, at: dt.date | dt.datetime) -> Iterator[Agency]:
+        """Parent, parent's parent and so on."""
+        seen = {agency.id}
+        current: Agency | None = agency
+        while current is not None and current.parent and current.parent not in seen:
+            seen.add(current.parent)
+            current = self.agency(current.parent, at)
+            if current is not None:
+                yield current
+
+    def profile_of(self, agency: Agency | None, at: dt.date | dt.datetime) -> str:
+        """The profile an agency names, or the nearest ancestor's; empty when nobody names one."""
+        if agency is None:
+            return ""
+        return agency.profile or next((one.profile for one in self.ancestors(agency, at) if one.profile), "")
+
+    def agencies(self, at: dt.date | dt.datetime | None = None) -> Iterator[Agency]:
+        """All agencies, or those of a day, in the order of the files."""
+        for versions in self._agencies.values():
+            yield from (one for one in versions if at is None or one.valid(_day(at)))
+
+    # -- mailboxes ---------------------------------------------------------------------------------------------------
+
+    def mailbox(self, address: str) -> Mailbox | None:
+        return self._mailboxes.get(address.lower())
+
+    def mailboxes(self, agency: str = "") -> Iterator[Mailbox]:
+        return iter(self._issued.get(agency, ()) if agency else self._mailboxes.values())
+
+    def owner_of_private(self, address: str) -> Mailbox | None:
+        """The official mailbox of the member of staff to whom a private address belongs."""
+        return self._private.get(address.lower())
+
+    def holders(self, name: str) -> tuple[Mailbox, ...]:
+        """Mailboxes whose holder has this name, however it is spelled."""
+        return self._holders.get(name_key(name), ()) if name else ()
+
+    def has_mailbox(self, agency: str, day: dt.date, kind: str = "") -> bool:
+        """Has the agency an issued mailbox on that day (of that kind)?"""
+        return any(box.issued(day) and (not kind or box.kind == kind) for box in self._issued.get(agency, ()))
+
+    def owns(self, login: str, address: str) -> bool:
+        """May this login use this sender address? Its own address, or a mailbox that lists it."""
+        login, address = login.lower(), address.lower()
+        if login == address:
+            return True
+        box = self._mailboxes.get(address)
+        return box is not None and login in box.logins
+
+    def exceptions(self, address: str = "") -> tuple[FreeMailboxException, ...]:
+        if address:
+            return self._exceptions.get(address.lower(), ())
+        return tuple(one for many in self._exceptions.values() for one in many)
+
+    # -- domains -----------------------------------------------------------------------------------------------------
+
+    def is_official(self, domain: str) -> bool:
+        """Does a domain lie under an official one (`gov.vn`) or under an agency's? Only whole labels count, so
+        `gov.vn.example.com`, `tinh-gov.vn`, a trailing dot and look-alike letters do not (rules.md 1.1)."""
+        domain = domain.lower()
+        if not domain.isascii() or not domain or domain.endswith("."):
+            return False
+        while domain:
+            if domain in self._official or domain in self._domains:
+                return True
+            domain = domain.partition(".")[2]
+        return False
+
+    def is_listed_official(self, domain: str) -> bool:
+        """Like `is_official`, but by the list of official domains alone (MB-02)."""
+        domain = domain.lower()
+        while domain and domain.isascii() and not domain.endswith("."):
+            if domain in self._official:
+                return True
+            domain = domain.partition(".")[2]
+        return False
+
+    def is_free(self, domain: str) -> bool:
+        """Is it a free-mail provider (list `free.txt`, entries such as `gmx.*` included)?"""
+        domain = domain.lower().rstrip(".")
+        return domain in self._free or domain.partition(".")[0] in self._free_stems
+
+    def imitates(self, domain: str) -> str:
+        """The official domain that this one imitates without being under it, or an empty string."""
+        domain = domain.lower()
+        if not domain or self.is_official(domain):
+            return ""
+        plain = unicodedata.normalize("NFKC", _decoded(domain)).translate(_LOOK_ALIKES).rstrip(".")
+        if plain != domain and self.is_official(plain):
+            return plain
+        for official in self._official:
+            pattern = r"(?:^|[.-])" + re.escape(official).replace(r"\.", "[.-]") + r"(?:$|[.-])"
+            if re.search(pattern, plain):
+                return official
+        return ""
+
+
+def _decoded(domain: str) -> str:
+    """U-labels of a domain, for comparing looks."""
+    labels = []
+    for label in domain.split("."):
+        if label.startswith("xn--"):
+            with contextlib.suppress(UnicodeError):
+                label = label[4:].encode("ascii").decode("punycode")
+        labels.append(label)
+    return ".".join(labels)
+
+
+def _day(at: dt.date | dt.datetime) -> dt.date:
+    return at.date() if isinstance(at, dt.datetime) else at
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+Row = TypeVar("Row", bound=config.Settings)
+_Placed = tuple[Any, str, int]  # value, file as shown, line
+
+
+def load(folder: Path) -> Directory:
+    """Read the folder `directory/` of a configuration, and `lists/` beside it. Raises ConfigError with every problem.
+
+    `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`; lists `free.txt` and `official.txt`.
+    """
+    problems: list[Problem] = []
+    agencies = list(_read(folder, "agencies", Agency, problems, required=True))
+    mailboxes = list(_read(folder, "mailboxes", _MailboxRow, problems))
+    exceptions = list(_read(folder, "exceptions", FreeMailboxException, problems))
+    lists = {
+        name: _list(folder.parent / "lists" / f"{name}.txt", f"lists/{name}.txt", problems)
+        for name in ("free", "official")
+    }
+    result = Directory()
+    _index_agencies(result, agencies, problems)
+    _index_mailboxes(result, mailboxes, problems)
+    _index_exceptions(result, exceptions, problems)
+    result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
+    result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
+    result._official = frozenset(lists["official"])
+    if problems:
+        raise ConfigError(sorted(problems))
+    return result
+
+
+def _read(
+    folder: Path, stem: str, model: type[Row], problems: list[Problem], required: bool = False
+) -> Iterator[_Placed]:
+    paths = sorted(p for p in folder.glob(f"{stem}*") if p.suffix in (".yaml", ".csv")) if folder.is_dir() else []
+    if not paths and required:
+        problems.append(Problem(f"directory/{stem}.yaml", 0, 0, f"file not found; {stem}.yaml or {stem}.csv is needed"))
+    for path in paths:
+        shown = f"directory/{path.name}"
+        try:
+            if path.suffix == ".csv":
+                yield from _csv(path, shown, model, problems)
+            else:
+                yield from _yaml(path, shown, stem, model)
+        except ConfigError as error:
+            problems.extend(error.problems)
+
+
+def _yaml(path: Path, shown: str, stem: str, model: type[Row]) -> Iterator[_Placed]:
+    data = config.load_yaml(path, shown)
+    whole = create_model("File", __base__=config.Settings, **{stem: (tuple[model, ...], ...)})  # type: ignore[call-overload, valid-type]
+    for number, value in enumerate(getattr(config.build(whole, data, shown), stem)):
+        yield value, shown, data[stem].lc.item(number)[0] + 1
+
+
+#: CSV columns that stand for keys of a nested value.
+_NESTED = {
+    "certificate_issued_on": ("certificate", "issued_on"),
+    "certificate_subjects": ("certificate", "subjects"),
+    "clerk_phone": ("clerk", "phone"),
+    "clerk_email": ("clerk", "email"),
+    "delegate_phone": ("delegate", "phone"),
+    "delegate_email": ("delegate", "email"),
+    "leader_phones": ("leaders", "phone"),
+}
+_BOOLEANS = {"yes": True, "có": True, "true": True, "1": True, "x": True}
+_BOOLEANS |= {"no": False, "không": False, "false": False, "0": False}
+
+
+def _csv(path: Path, shown: str, model: type[Row], problems: list[Problem]) -> Iterator[_Placed]:
+    """Rows of a CSV file, comma or semicolon, UTF-8 with or without byte order mark. Empty cells are absent keys."""
+    try:
+        handle = path.open(encoding="utf-8-sig", newline="")
+        with handle:
+            head = handle.readline()
+            handle.seek(0)
+            rows = csv.reader(handle, delimiter=";" if head.count(";") > head.count(",") else ",", strict=True)
+            columns = [name.strip() for name in next(rows, [])]
+            known = [*model.model_fields, *(name for name, (key, _) in _NESTED.items() if key in model.model_fields)]
+            if not columns:
+                raise ConfigError([Problem(shown, 0, 0, "the file is empty")])
+            wrong = [name for name in columns if name not in known]
+            if wrong or len(set(columns)) < len(columns):
+                twice = [name for name in columns if columns.count(name) > 1]
+                hints = [_unknown("column", name, known) for name in wrong] or [f"column {twice[0]!r} is there twice"]
+                raise ConfigError([Problem(shown, 1, 0, hint) for hint in hints])
+            for cells in rows:
+                line = rows.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(columns):
+                    problems.append(
+                        Problem(shown, line, 0, f"{len(cells)} cells, but the header has {len(columns)} columns")
+                    )
+                    continue
+                try:
+                    yield model.model_validate(_row(columns, cells, model)), shown, line
+                except ValueError:
+                    try:
+                        config.build(model, _row(columns, cells, model), shown)
+                    except ConfigError as error:
+                        problems.extend(Problem(shown, line, 0, one.text) for one in error.problems)
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(shown, 0, 0, "is not UTF-8; save it as CSV UTF-8")]) from None
+    except csv.Error as error:
+        raise ConfigError([Problem(shown, rows.line_num, 0, f"not CSV: {error}")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(shown, 0, 0, error.strerror or "cannot be read")]) from None
+
+
+def _row(columns: list[str], cells: list[str], model: type[Row]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, cell in zip(columns, cells, strict=True):
+        value = cell.strip()
+        if not value:
+            continue
+        nested = _NESTED.get(name)
+        if nested is None:
+            row[name] = _BOOLEANS.get(value.lower(), value) if name in ("published", "require_electronic") else value
+        elif nested[0] == "leaders":
+            row["leaders"] = [{"phone": phone} for phone in re.split(r"[\s,;|]+", value) if phone]
+        else:
+            row.setdefault(nested[0], {})[nested[1]] = value
+    return row
+
+
+def _list(path: Path, shown: str, problems: list[Problem]) -> list[str]:
+    """One domain a line, `#` starts a comment. A missing list is empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError):
+        problems.append(Problem(shown, 0, 0, "cannot be read as UTF-8"))
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        entry = line.partition("#")[0].strip().lower()
+        if entry and not _DOMAIN.fullmatch(entry.replace(".*", ".vn")):
+            problems.append(Problem(shown, number, 0, f"{entry!r} is not a domain; write example.com or example.*"))
+        elif entry:
+            found.append(entry)
+    return found
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"unknown {what} {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _index_agencies(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
+    versions: dict[str, list[Agency]] = {}
+    domains: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    for agency, shown, line in rows:
+        for other in versions.get(agency.id, ()):
+            if _overlap(agency, other):
+                problems.append(Problem(shown, line, 0, f"agency {agency.id!r} is there twice for the same days"))
+        versions.setdefault(agency.id, []).append(agency)
+    for agency, shown, line in rows:
+        for key in ("parent", "successor"):
+            other = getattr(agency, key)
+            if other and other not in versions:
+                problems.append(Problem(shown, line, 0, f"{key}: {_unknown('agency', other, versions)}"))
+        for domain in agency.domains:
+            owners = domains.setdefault(domain, [])
+            for owner in owners:
+                if owner != agency.id and any(
+                    _overlap(agency, one) for one in versions[owner] if domain in one.domains
+                ):
+                    problems.append(Problem(shown, line, 0, f"domain {domain!r} belongs to agency {owner!r} already"))
+            if agency.id not in owners:
+                owners.append(agency.id)
+        for name in {name_key(one) for one in (agency.name, agency.short_name, *agency.aliases) if one}:
+            if agency.id not in names.setdefault(name, []):
+                names[name].append(agency.id)
+    for agency, shown, line in rows:
+        seen, current = [agency.id], agency.parent
+        while current in versions and current not in seen:
+            seen.append(current)
+            current = versions[current][-1].parent
+        if current == agency.id:
+            problems.append(Problem(shown, line, 0, f"agency {agency.id!r} is its own ancestor: {' > '.join(seen)}"))
+    result._agencies = {
+        key: tuple(sorted(many, key=lambda one: one.valid_from or dt.date.min)) for key, many in versions.items()
+    }
+    result._domains = {key: tuple(many) for key, many in domains.items()}
+    result._names = {key: tuple(many) for key, many in names.items()}
+
+
+def _overlap(one: Agency, other: Agency) -> bool:
+    return (one.valid_from or dt.date.min) <= (other.valid_to or dt.date.max) and (other.valid_from or dt.date.min) <= (
+        one.valid_to or dt.date.max
+    )
+
+
+def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
+    boxes, private, holders, by_agency = {}, {}, {}, {}
+    for row, shown, line in rows:
+        if row.address in boxes:
+            problems.append(Problem(shown, line, 0, f"mailbox {row.address!r} is there twice"))
+        if row.agency not in result._agencies:
+            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
+        if row.issued_on and row.revoked_on and row.revoked_on < row.issued_on:
+            problems.append(Problem(shown, line, 0, f"revoked_on {row.revoked_on} is before issued_on {row.issued_on}"))
+        published = row.published if row.published is not None else row.kind != "PERSONAL"  # rules.md MB-08, 2.10
+        box = Mailbox(
+            row.address,
+            row.kind,
+            row.holder,
+            row.agency,
+            row.issued_on,
+            row.revoked_on,
+            published,
+            tuple(login.lower() for login in row.logins),
+            row.private,
+        )
+        boxes[row.address] = box
+        by_agency.setdefault(row.agency, []).append(box)
+        for address in row.private:
+            private[address] = box
+        if row.holder and row.kind == "PERSONAL":
+            holders.setdefault(name_key(row.holder), []).append(box)
+    result._mailboxes, result._private = boxes, private
+    result._holders = {key: tuple(many) for key, many in holders.items()}
+    result._issued = {key: tuple(many) for key, many in by_agency.items()}
+
+
+def _index_exceptions(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
+    found: dict[str, list[FreeMailboxException]] = {}
+    for row, shown, line in rows:
+        if row.agency not in result._agencies:
+            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
+        found.setdefault(row.address, []).append(row)
+    result._exceptions = {key: tuple(many) for key, many in found.items()}
