@@ -145,6 +145,7 @@ class PasswordChecker:
     async def _remember(self, name: str, login: str, password: str, host: str) -> None:
         now = self._clock()
         self._failures.pop(("login", name), None)
+        self._failures.pop(("login", f"{name} {host}"), None)
         self._known.pop((name, host), None)
         self._known[(name, host)] = now + KNOWN_SECONDS
         _trim(self._known)
