@@ -1,0 +1,489 @@
+"""Checks an archive of congvan-gateway, or one proof, by itself: Python's own library and `cryptography`, no network.
+
+What is trusted: this file, the log's public key (or a policy file), and what somebody remembers from outside, an old
+checkpoint or the signatures of witnesses. Nothing that lies in the archive is trusted: every hash is computed again
+from the bytes, up to the signed root.
+
+The leaf of a message is canonical JSON: `sha256` is of the bytes as received, `files` lists attachments, `record`
+is of the record that holds facts and verdict. RFC 6962: leaf hash SHA-256(00 ‖ entry), node SHA-256(01 ‖ left ‖ right).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import random
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+INTACT, TAMPERED, INCOMPLETE, USAGE = 0, 1, 2, 3
+WIDTH = 256  # hashes in a tile
+
+
+class Wrong(Exception):
+    """It does not hold, and why."""
+
+
+class Usage(Exception):
+    """A key or policy that is none."""
+
+
+# ---------------------------------------------------------------------- keys and notes
+
+
+def unbase64(text: str) -> bytes:
+    """Only the one spelling an encoder makes, so that no bit of a note can be changed unnoticed."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Wrong("not base64") from None
+    if base64.b64encode(data).decode() != text:
+        raise Wrong("not base64 as it is written")
+    return data
+
+
+class Key:
+    """A public key of a log (type 1) or of a witness (type 4): `name+hash+base64`."""
+
+    def __init__(self, text: str) -> None:
+        parts = text.strip().split("+", 2)
+        try:
+            self.name, given, key = parts[0], bytes.fromhex(parts[1]), unbase64(parts[2])
+        except (IndexError, ValueError, Wrong):
+            raise Usage(f"not a public key: {text.strip()!r}") from None
+        self.type, self.public = key[0], key[1:]
+        self.id = hashlib.sha256(self.name.encode() + b"\n" + key).digest()[:4]
+        if self.type not in (1, 4) or len(self.public) != 32:
+            raise Usage(f"{self.name}: only Ed25519 keys of logs and witnesses are known here")
+        if self.id != given:
+            raise Usage(f"{self.name}: the key does not match its own hash; a typing error?")
+
+    def signed(self, body: str, signatures: list[tuple[str, bytes]]) -> bool:
+        """Has this key signed the note? Raises Wrong for a signature under its name that does not hold."""
+        for name, signature in signatures:
+            if name != self.name or signature[:4] != self.id:
+                continue
+            message, raw = body.encode(), signature[4:]
+            if self.type == 4:
+                message = b"cosignature/v1\ntime %d\n" % int.from_bytes(raw[:8], "big") + message
+                raw = raw[8:]
+            try:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(raw, message)
+            except InvalidSignature:
+                raise Wrong(f"the signature of {name} is wrong") from None
+            return True
+        return False
+
+
+class Policy:
+    """Which logs are believed, and which witnesses must have signed too (C2SP tlog-policy)."""
+
+    def __init__(self, logs: list[Key], text: str = "") -> None:
+        self.logs = logs
+        self.witnesses: dict[str, Key] = {}
+        self.groups: dict[str, tuple[int, list[str]]] = {}
+        self.quorum = "none"
+        for line in text.splitlines():
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                self._line(*words)
+            except (TypeError, ValueError, IndexError):
+                raise Usage(f"policy: cannot read {line!r}") from None
+
+    def _line(self, word: str, first: str, *rest: str) -> None:
+        if word == "log":
+            self.logs.append(Key(first))
+        elif word == "witness":
+            self.witnesses[first] = Key(rest[0])
+        elif word == "group":
+            members = list(rest[1:])
+            if not members or not all(one in self.witnesses or one in self.groups for one in members):
+                raise ValueError
+            self.groups[first] = ({"all": len(members), "any": 1}.get(rest[0]) or int(rest[0]), members)
+        elif word == "quorum" and (first == "none" or first in self.witnesses or first in self.groups):
+            self.quorum = first
+        else:
+            raise ValueError
+
+    def _met(self, name: str, body: str, signatures: list[tuple[str, bytes]]) -> bool:
+        if name in self.witnesses:
+            return self.witnesses[name].signed(body, signatures)
+        needed, members = self.groups[name]
+        return sum(self._met(one, body, signatures) for one in members) >= needed
+
+    def open(self, note: str, quorum: bool = True) -> tuple[str, int, bytes]:
+        """Origin, size and root of a signed checkpoint. Raises Wrong."""
+        body, gap, tail = note.rpartition("\n\n")
+        lines = (body + "\n").split("\n")
+        if not gap or not tail.endswith("\n") or len(lines) < 4:
+            raise Wrong("not a signed checkpoint")
+        body += "\n"
+        signatures = []
+        for line in tail.splitlines():
+            found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
+            if not found:
+                raise Wrong("a signature line is malformed")
+            signatures.append((found[1], unbase64(found[2])))
+        if not any(log.name == lines[0] and log.signed(body, signatures) for log in self.logs):
+            raise Wrong(f"not signed by a log we believe: {lines[0]}")
+        if quorum and self.quorum != "none" and not self._met(self.quorum, body, signatures):
+            raise Wrong("too few witnesses have signed")
+        root = unbase64(lines[2])
+        if not re.fullmatch("0|[1-9][0-9]*", lines[1]) or len(root) != 32:
+            raise Wrong("size or root of the checkpoint is malformed")
+        return lines[0], int(lines[1]), root
+
+
+# ---------------------------------------------------------------------- the tree
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    return hashlib.sha256(b"\0" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+class Tree:
+    """Grows leaf by leaf and knows its root at any moment: the roots of its perfect subtrees, left to right."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._peaks: list[bytes] = []
+
+    def add(self, digest: bytes) -> None:
+        bits = self.size
+        while bits & 1:
+            digest = node_hash(self._peaks.pop(), digest)
+            bits >>= 1
+        self._peaks.append(digest)
+        self.size += 1
+
+    def root(self) -> bytes:
+        if not self._peaks:
+            return hashlib.sha256(b"").digest()
+        result = self._peaks[-1]
+        for left in reversed(self._peaks[:-1]):
+            result = node_hash(left, result)
+        return result
+
+
+def root_of_proof(digest: bytes, index: int, size: int, path: list[bytes]) -> bytes:
+    """RFC 9162 section 2.1.3.2. Raises Wrong when the proof has another length than it must."""
+    if not 0 <= index < size:
+        raise Wrong("the leaf is outside the tree")
+    last = size - 1
+    for sibling in path:
+        if last == 0:
+            raise Wrong("the proof is too long")
+        if index & 1 or index == last:
+            digest = node_hash(sibling, digest)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            digest = node_hash(digest, sibling)
+        index, last = index >> 1, last >> 1
+    if last:
+        raise Wrong("the proof is too short")
+    return digest
+
+
+# ---------------------------------------------------------------------- one proof
+
+
+def check_proof(policy: Policy, data: bytes, proof: str) -> dict[str, object]:
+    """What is proved about these bytes. Raises Wrong."""
+    head, gap, note = proof.partition("\n\n")
+    lines = head.split("\n")
+    if not gap or len(lines) < 3 or lines[0] != "c2sp.org/tlog-proof@v1" or not lines[1].startswith("extra "):
+        raise Wrong("not a proof of this archive")
+    found = re.fullmatch("index (0|[1-9][0-9]*)", lines[2])
+    if not found:
+        raise Wrong("the proof has no index")
+    index, entry = int(found[1]), unbase64(lines[1][6:])
+    path = [unbase64(line) for line in lines[3:]]
+    origin, size, root = policy.open(note)
+    if any(len(one) != 32 for one in path) or root_of_proof(leaf_hash(entry), index, size, path) != root:
+        raise Wrong("the proof does not lead to the signed root")
+    told = read_entry(entry)
+    digest = hashlib.sha256(data).hexdigest()
+    files = told.get("files")
+    names = [one["path"] for one in files if one["sha256"] == digest] if isinstance(files, list) else []
+    if told.get("sha256") != digest and not names:
+        raise Wrong("these bytes are neither the message of this proof nor one of its attachments")
+    return {
+        "ok": True,
+        "what": names[0] if names else "message",
+        "log": origin,
+        "leaf": index,
+        "signed_leaves": size,
+        "archived_at": told["t"],
+        **{name: told.get(name) for name in ("case", "received", "sender", "recipients", "verdict")},
+    }
+
+
+def read_entry(entry: bytes) -> dict:
+    """Raises Wrong for an entry that is not canonical JSON of ours."""
+    try:
+        told = json.loads(entry)
+        canonical = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        if canonical != entry or told["v"] != 1 or not isinstance(told["seq"], int) or not isinstance(told["t"], str):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise Wrong("an entry is not what this archive writes") from None
+    return told
+
+
+# ---------------------------------------------------------------------- the whole archive
+
+
+class Audit:
+    """Goes through the log once, from the entries up. `damage`: kind, leaf, text. `notes`: worth a look."""
+
+    def __init__(self, folder: Path, policy: Policy) -> None:
+        self.folder = folder
+        self.policy = policy
+        self.damage: list[tuple[str, int | None, str]] = []
+        self.notes: list[str] = []
+        self.roots: dict[int, bytes] = {}
+        self.blobs: dict[str, list[int]] = {}
+        self.disposed: set[str] = set()
+        self.signed = 0
+
+    def wrong(self, kind: str, leaf: int | None, text: str) -> None:
+        self.damage.append((kind, leaf, text))
+
+    def tree(self, known: list[str]) -> None:
+        """Newest, kept and remembered checkpoints against the tree of the entries. Raises OSError without a log."""
+        trees = []
+        newest_note = (self.folder / "log" / "checkpoint").read_text(errors="replace")
+        notes = [("log/checkpoint", newest_note, True)]
+        notes += [
+            (f"checkpoints/{path.name}", path.read_text(errors="replace"), False)
+            for path in sorted((self.folder / "checkpoints").glob("*.note"))
+        ]
+        notes += [("known", note, False) for note in known]
+        for source, note, quorum in notes:
+            try:
+                _, size, root = self.policy.open(note, quorum)
+            except Wrong as error:
+                self.wrong("checkpoint_bad", None, f"{source}: {error}")
+                continue
+            if source == "log/checkpoint":
+                self.signed = size
+            if source.startswith("checkpoints/") and source != f"checkpoints/{size:012d}.note":
+                self.wrong("checkpoint_bad", None, f"{source}: it is of {size} leaves")
+            trees.append((source, size, root))
+        if not self.signed:
+            self.signed = max((size for source, size, _ in trees if source != "known"), default=0)
+        self._entries({size for _, size, _ in trees})
+        good = 0
+        for source, size, root in sorted(trees, key=lambda one: one[1]):
+            if size > self.signed:
+                self.wrong("rolled_back", None, f"{source} is of {size} leaves, {self.signed} are signed here")
+            elif self.roots.get(size) == root:
+                good = size
+            elif size in self.roots:
+                self.wrong(
+                    "rewritten", None, f"{source}: the tree of {size} leaves was another; {good} leaves are good"
+                )
+
+    def _entries(self, wanted: set[int]) -> None:
+        tree, before = Tree(), ""
+        self.roots[0] = tree.root()
+        hashes: list[bytes] = []
+        for number in range(-(-self.signed // WIDTH)):
+            width = min(WIDTH, self.signed - number * WIDTH)
+            try:
+                entries = list(unbundle(self._file("entries", number, width)))[:width]
+                if len(entries) < width:
+                    raise Wrong(f"entry bundle {number} is too short")
+            except (OSError, Wrong) as error:
+                self.wrong("log_incomplete", number * WIDTH, str(error))
+                return
+            for place, entry in enumerate(entries, number * WIDTH):
+                digest = leaf_hash(entry)
+                tree.add(digest)
+                hashes.append(digest)
+                before = self._look(place, entry, before)
+                if tree.size in wanted:
+                    self.roots[tree.size] = tree.root()
+        self._tiles(hashes)
+
+    def _tiles(self, hashes: list[bytes]) -> None:
+        """Every tile on disk against the hashes it must hold, level by level."""
+        level = 0
+        while hashes:
+            above = []
+            for number in range(-(-len(hashes) // WIDTH)):
+                part = hashes[number * WIDTH : (number + 1) * WIDTH]
+                try:
+                    if self._file(level, number, len(part))[: 32 * len(part)] != b"".join(part):
+                        self.wrong("tile_changed", None, f"tile level {level} number {number}")
+                except OSError as error:
+                    self.wrong("log_incomplete", None, str(error))
+                if len(part) == WIDTH:
+                    while len(part) > 1:
+                        part = [node_hash(part[n], part[n + 1]) for n in range(0, len(part), 2)]
+                    above += part
+            hashes, level = above, level + 1
+
+    def _look(self, place: int, entry: bytes, before: str) -> str:
+        try:
+            told = read_entry(entry)
+        except Wrong as error:
+            self.wrong("leaf_changed", place, str(error))
+            return before
+        if told["seq"] != place:
+            self.wrong("leaf_reordered", place, f"its entry says place {told['seq']}")
+        if told["t"] < before:
+            self.wrong("back_dated", place, f"{told['t']} after {before}")
+        if told.get("type") == "message":
+            self.blobs.setdefault(str(told.get("sha256")), []).append(place)
+        elif told.get("type") == "dispose":
+            self.disposed.add(str(told.get("sha256")))
+        return max(before, told["t"])
+
+    def _file(self, level: int | str, number: int, width: int) -> bytes:
+        """A tile, or a wider one: narrower files are removed as the log grows."""
+        digits = f"{number:03d}"
+        digits = digits.zfill(-(-len(digits) // 3) * 3)
+        parts = [digits[n : n + 3] for n in range(0, len(digits), 3)]
+        full = self.folder.joinpath("log", "tile", str(level), *(f"x{one}" for one in parts[:-1]), parts[-1])
+        partial = full.with_name(full.name + ".p")
+        widths = sorted(int(path.name) for path in partial.iterdir() if path.name.isdigit()) if partial.is_dir() else []
+        for path in [partial / str(one) for one in widths if one >= width]:
+            return path.read_bytes()
+        return full.read_bytes()
+
+    def bytes(self, sample: int | None, seed: int | None) -> int:
+        """Every message's bytes, or those of some chosen by chance. Returns how many were read."""
+        digests = sorted(self.blobs)
+        if sample is not None:
+            digests = random.Random(seed).sample(digests, min(sample, len(digests)))
+        for digest in digests:
+            path = self.folder / "blobs" / "sha256" / digest[:2] / f"{digest}.eml"
+            leaf = self.blobs[digest][0]
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                self.wrong("leaf_changed", leaf, "its digest is none")
+            elif not path.is_file():
+                if digest not in self.disposed:
+                    self.wrong("blob_missing", leaf, digest)
+            else:
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                        self.wrong("blob_changed", leaf, digest)
+        if sample is None:
+            for path in sorted((self.folder / "blobs" / "sha256").glob("*/*")):
+                if path.name.removesuffix(".eml") not in self.blobs:
+                    self.notes.append(f"bytes that no signed leaf names: {path.name}")
+        return len(digests)
+
+
+def unbundle(data: bytes) -> Iterator[bytes]:
+    """The entries of a bundle: 16 bits of length, then the entry. Raises Wrong when it is torn."""
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 2], "big")
+        if at + 2 + size > len(data):
+            raise Wrong("an entry bundle is torn")
+        yield data[at + 2 : at + 2 + size]
+        at += 2 + size
+
+
+# ---------------------------------------------------------------------- command line
+
+
+def read_policy(given: argparse.Namespace) -> Policy:
+    if given.policy:
+        return Policy([], Path(given.policy).read_text())
+    text = Path(given.key).read_text() if Path(given.key).is_file() else given.key
+    return Policy([Key(text)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="congvan-verify", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("proof", "audit", "diff"):
+        command = commands.add_parser(name)
+        trusted = command.add_mutually_exclusive_group(required=True)
+        trusted.add_argument("--key", help="public key of the log, or a file that holds it")
+        trusted.add_argument("--policy", help="C2SP tlog-policy file")
+        command.add_argument("--json", action="store_true")
+        if name == "proof":
+            command.add_argument("file")
+            command.add_argument("proof")
+        elif name == "audit":
+            command.add_argument("--known", action="append", default=[], help="a checkpoint kept outside")
+            command.add_argument("--sample", type=int, help="read the bytes of N messages only")
+            command.add_argument("--seed", type=int)
+            command.add_argument("folder")
+        else:
+            command.add_argument("known", nargs=1)
+            command.add_argument("folder")
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return USAGE if stop.code else INTACT
+    try:
+        policy = read_policy(given)
+    except (Usage, OSError, UnicodeDecodeError) as error:
+        print(f"congvan-verify: {error}", file=sys.stderr)
+        return USAGE
+    try:
+        return _proof(given, policy) if given.command == "proof" else _archive(given, policy)
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"congvan-verify: {error}", file=sys.stderr)
+        return INCOMPLETE
+
+
+def _proof(given: argparse.Namespace, policy: Policy) -> int:
+    try:
+        answer = check_proof(policy, Path(given.file).read_bytes(), Path(given.proof).read_text())
+    except Wrong as error:
+        answer = {"ok": False, "reason": str(error)}
+    if given.json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print("ĐÚNG / holds" if answer["ok"] else "KHÔNG ĐÚNG / does not hold")
+        for name, value in answer.items():
+            print(f"  {name}: {value}")
+    return INTACT if answer["ok"] else TAMPERED
+
+
+def _archive(given: argparse.Namespace, policy: Policy) -> int:
+    audit = Audit(Path(given.folder), policy)
+    audit.tree([Path(one).read_text() for one in given.known])
+    read = audit.bytes(given.sample, given.seed) if given.command == "audit" else 0
+    if given.command == "audit" and not given.known and policy.quorum == "none":
+        audit.notes.append(
+            "no checkpoint from outside was given: a history rewritten with the log's own key would not show"
+        )
+    for kind, leaf, text in audit.damage:
+        print(
+            json.dumps({"kind": kind, "leaf": leaf, "detail": text}) if given.json else f"{kind}: leaf {leaf}: {text}"
+        )
+    summary = {"ok": not audit.damage, "leaves": audit.signed, "messages": read, "notes": audit.notes}
+    if given.json:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        for note in audit.notes:
+            print(f"note: {note}")
+        print(f"{'intact' if not audit.damage else 'DAMAGED'}: {audit.signed} leaves, bytes of {read} messages read")
+    if not audit.damage:
+        return INTACT
+    return INCOMPLETE if all(kind == "log_incomplete" for kind, _, _ in audit.damage) else TAMPERED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
