@@ -81,7 +81,8 @@ class Sink:
                     recipients.append(_path(command))
                 out.write(answer)
             elif verb == "DATA":
-                if (answer := self._answer("data", command, "354 go")) is None:
+                usual = "354 go" if recipients else "554 no recipients"  # as a pipelining server must
+                if (answer := self._answer("data", command, usual)) is None:
                     return
                 out.write(answer)
                 if not answer.startswith(b"354"):

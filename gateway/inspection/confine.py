@@ -18,17 +18,17 @@ from pathlib import Path
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_SET_DUMPABLE, PR_SET_PDEATHSIG = 38, 22, 4, 1
 SECCOMP_MODE_FILTER = 2
 #: audit architecture, then the numbers of the refused calls (asm/unistd_64.h; asm-generic/unistd.h) in this order:
-#: socket, socketpair, connect, bind, listen, accept, accept4, ptrace, process_vm_readv, process_vm_writev, unshare,
+#: socket, connect, bind, listen, accept, accept4, ptrace, process_vm_readv, process_vm_writev, unshare,
 #: setns, mount, umount2, pivot_root, chroot, init_module, finit_module, kexec_load, bpf, perf_event_open, keyctl,
-#: add_key
+#: add_key. socketpair stays: an event loop of asyncio, as pyHanko starts one, wakes itself through one.
 _ARCHITECTURES = {
     "x86_64": (
         0xC000003E,
-        (41, 53, 42, 49, 50, 43, 288, 101, 310, 311, 272, 308, 165, 166, 155, 161, 175, 313, 246, 321, 298, 250, 248),
+        (41, 42, 49, 50, 43, 288, 101, 310, 311, 272, 308, 165, 166, 155, 161, 175, 313, 246, 321, 298, 250, 248),
     ),
     "aarch64": (
         0xC00000B7,
-        (198, 199, 203, 200, 201, 202, 242, 117, 270, 271, 97, 268, 40, 39, 41, 51, 105, 273, 104, 280, 241, 219, 217),
+        (198, 203, 200, 201, 202, 242, 117, 270, 271, 97, 268, 40, 39, 41, 51, 105, 273, 104, 280, 241, 219, 217),
     ),
 }
 #: io_uring_setup, io_uring_enter, io_uring_register: the same on every architecture
