@@ -81,6 +81,9 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "1.2.840.10045.4.3.2": ("ecdsa", "sha256"),
     "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
     "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
+    "2.16.840.1.101.3.4.3.14": ("rsa", "sha3_256"),
+    "2.16.840.1.101.3.4.3.15": ("rsa", "sha3_384"),
+    "2.16.840.1.101.3.4.3.16": ("rsa", "sha3_512"),
 }
 
 
@@ -197,6 +200,7 @@ class Signer:
     unsigned: dict[str, list[list[Node]]] = field(default_factory=dict)
     mask: str = ""  # PSS: digest of the mask generation
     salt: int = 20
+    slips: tuple[str, ...] = ()  # tolerated slips of encoding
 
     def one(self, name: str) -> Node | None:
         """The value of a signed attribute that must occur once with one value. Raises BadCms when it occurs twice."""
@@ -280,6 +284,10 @@ def _signer(node: Node) -> Signer:
         raise BadCms("signer is not identified")
     name = oid(parts[2].child(0))
     signer.digest = HASHES.get(name, "")
+    if not signer.digest and SIGNATURES.get(name, ("", ""))[1]:
+        # A slip of some tools: the signature algorithm where its digest belongs. It names one digest only, and that
+        # digest is then compared like any other.
+        signer.digest, signer.slips = SIGNATURES[name][1], ("digest algorithm named by its signature algorithm",)
     if not signer.digest:
         raise BadCms(f"digest algorithm {name} is unknown")
     position = 3
@@ -418,6 +426,14 @@ def rsa_pkcs1(key: rsa.RSAPublicKey, signature: bytes, name: str, digest: bytes)
     except (InvalidSignature, ValueError):
         return False
     return recovered in digest_infos(name, digest)
+
+
+def without_null(key: object, signer: Signer) -> bool:
+    """Did the signer leave out the NULL parameters? For the note; the signature is known to hold."""
+    if signer.kind != "rsa" or not isinstance(key, rsa.RSAPublicKey):
+        return False
+    size = len(digest_infos(signer.digest, b"")[1]) + _OBJECTS[signer.digest].digest_size
+    return len(key.recover_data_from_signature(signer.signature, padding.PKCS1v15(), None)) == size
 
 
 def digest_infos(name: str, digest: bytes) -> tuple[bytes, bytes]:

@@ -8,9 +8,10 @@ dozen objects of a file that has thousands, which is what makes it fast.
 
 from __future__ import annotations
 
+import bisect
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ class Section:
     entries: dict[int, tuple[int, int, int]]
     trailer: Dict
     hybrid: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    end: int = 0  # of the trailer, for a table
 
 
 _TOKEN = re.compile(
@@ -232,6 +234,8 @@ class Document:
         self.data = data
         self._objects: dict[tuple[int, int], Any] = {}
         self._unpacked: dict[int, tuple[bytes, list[tuple[int, int]]]] = {}
+        self._listed: dict[int, set[int]] | None = None
+        self._starts: list[int] | None = None
         self._references: dict[int, int] | None = None
         self._packed_references: dict[int, dict[int, int]] = {}
         self.decoded: Callable[[Stream], bytes] | None = None  # how streams of an encrypted file are read
@@ -271,11 +275,20 @@ class Document:
             section = self._section(offset, limit)
             sections.append(section)
             previous = section.trailer.get("Prev")
-            if previous is None:
-                return sections
+            if previous is None or previous == 0:  # some writers say 0 for none; no section can be there
+                break
             if not isinstance(previous, int) or not 0 < previous < limit:
                 raise Malformed("/Prev is no offset")
             offset = previous
+        streams: set[Any] = set()
+        for section in reversed(sections):
+            stream = section.trailer.get("XRefStm")
+            if stream is not None and stream in streams:
+                # Signing tools copy the old trailer with its /XRefStm. What that stream says was said by the older
+                # section already; taking it again could only hide the newer objects behind the signed ones.
+                section.hybrid = {}
+            streams.add(stream)
+        return sections
 
     def _section(self, offset: int, limit: int) -> Section:
         data = self.data
@@ -328,7 +341,7 @@ class Document:
         if 0 not in entries and 1 in entries and entries[1] == (0, 0, 65535):
             # a table that counts from 1 but begins with the head of the free list: rows belong to 0, 1, 2 …
             raise Malformed("cross-reference table begins at the wrong number")
-        return Section(offset, entries, trailer)
+        return Section(offset, entries, trailer, end=parser.at)
 
     def _stream_section(self, offset: int) -> Section:
         number, generation, value = self.object_at(offset)
@@ -485,7 +498,9 @@ class Document:
         """Does anything in a revision refer to an object number? Looks at raw bytes and object streams; every object
         would have to be parsed to know it exactly, and a chance hit inside a picture's data only makes it stricter."""
         if self._references is None:
-            self._references = _references(self.data, len(self.data))
+            # what a trailer refers to besides /Root and /Info is no part of the document (LibreOffice's streams)
+            trailers = [(section.offset, section.end) for section in self.sections if section.end]
+            self._references = _references(self.data, len(self.data), trailers)
         if self._references.get(number, view.end) < view.end:
             return True
         for container in view.containers:
@@ -508,6 +523,32 @@ class Document:
             )
             if head is not None:
                 yield int(head[1]), int(head[2]), head.start()
+
+    def listed(self) -> dict[int, set[int]]:
+        """Object numbers with every offset that any section gives for them."""
+        if self._listed is None:
+            self._listed = {}
+            for section in self.sections:
+                for number, entry in (*section.entries.items(), *section.hybrid.items()):
+                    if entry[0] == 1:
+                        self._listed.setdefault(number, set()).add(entry[1])
+        return self._listed
+
+    def inside_stream(self, at: int) -> bool:
+        """Does this place belong to the data of a listed stream (a picture, an attached file)?"""
+        if self._starts is None:
+            self._starts = sorted({offset for offsets in self.listed().values() for offset in offsets})
+        place = bisect.bisect_right(self._starts, at) - 1
+        if place < 0:
+            return False
+        try:
+            _, _, value = self.object_at(self._starts[place])
+            if not isinstance(value, Stream) or at < value.start:
+                return False
+            length = self.latest.get(value.head.get("Length"))
+        except Malformed:
+            return False
+        return isinstance(length, int) and at < value.start + length
 
 
 class View:
@@ -584,14 +625,14 @@ _REFERENCE = re.compile(rb"([0-9]{1,10})[\0\t\n\f\r ]+[0-9]{1,5}[\0\t\n\f\r ]+$"
 _BLANK = frozenset(WHITE)
 
 
-def _references(data: bytes, end: int) -> dict[int, int]:
-    """Object numbers that occur as `N G R`, each with the offset of its first occurrence."""
+def _references(data: bytes, end: int, apart: Sequence[tuple[int, int]] = ()) -> dict[int, int]:
+    """Object numbers that occur as `N G R`, each with the offset of its first occurrence. apart: ranges left out."""
     found: dict[int, int] = {}
     at = data.find(b"R", 0, end)
     while at >= 0:
         if data[at - 1] in _BLANK:
             match = _REFERENCE.search(data, max(0, at - 24), at)
-            if match is not None:
+            if match is not None and not any(begin <= at < stop for begin, stop in apart):
                 found.setdefault(int(match[1]), at)
         at = data.find(b"R", at + 1, end)
     return found

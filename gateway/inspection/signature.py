@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as new
@@ -32,7 +33,7 @@ from cryptography.x509.oid import NameOID
 from gateway.inspection import cms, updates
 from gateway.inspection.cms import BadCms, SignedData, TimeStamp
 from gateway.inspection.findings import Condition, Finding, Signature, SignatureState
-from gateway.inspection.revisions import Dict, Document, Malformed, Ref, Stream, View
+from gateway.inspection.revisions import Dict, Document, Malformed, Parser, Ref, Stream, View
 from gateway.inspection.trust import Evidence, Revocation, TrustPath, TrustStore
 from gateway.message import VIETNAM
 
@@ -82,7 +83,9 @@ class SignatureFacts:
 def check(data: bytes, trust: TrustStore, first_seen: dt.datetime) -> SignatureFacts:
     """Judge every signature of a PDF. first_seen: when the gateway received it, with offset. Never raises."""
     try:
-        return _Check(data, trust, first_seen).facts()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cryptography's remarks about odd certificates go to nobody
+            return _Check(data, trust, first_seen).facts()
     except (Malformed, BadCms, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         # Total by construction: whatever a hostile file provokes means "cannot be judged", never "unsigned".
         if not _looks_signed(data):
@@ -239,6 +242,10 @@ class _Judge:
             name = signed.signer.digest.upper().replace("SHA", "SHA-")
             case.problem(S.WEAK_ALGORITHM, f"digest {name}", f"dùng hàm băm {name} không còn an toàn")
         self._key(case, certificate)
+        if signed.signer.slips:
+            case.notes.append("thuật toán băm được ghi bằng tên của thuật toán ký (sai sót mã hóa, không ảnh hưởng)")
+        if case.intact and cms.without_null(certificate.public_key(), signed.signer):
+            case.notes.append("DigestInfo không có tham số NULL (RFC 8017 mục 8.2.2 cho phép)")
         if signed.signer.kind == "rsa" and signed.signer.digest not in cms.WEAK_HASHES:
             case.notes.append("chữ ký theo PKCS#1 v1.5, được chấp nhận (TT 15/2025/TT-BKHCN khuyến nghị PSS)")
 
@@ -487,12 +494,16 @@ class _Check:
     def _forgotten(self, cases: list[_Case]) -> None:
         """Signatures in the bytes that the present view does not show: removed, not unsigned (gate e)."""
         data = self.document.data
+        rights = [self.view.key(self.view.trailer.get("Root"), "Perms", name, "ByteRange") for name in ("UR3", "UR")]
         known = {case.start for case in cases if case.start}
         waiting = [case for case in cases if not case.start]
         for match in re.finditer(rb"/ByteRange[\0\t\n\f\r ]*\[", data):
             at = match.start()
-            if data.rfind(b"endstream", 0, at) < data.rfind(b"stream", 0, at) - 3 and _inside_stream(data, at):
-                continue
+            if self.document.inside_stream(at):
+                continue  # a signed file that is attached to this one
+            ranges = Parser(data, match.end() - 1).value()
+            if ranges in rights:
+                continue  # usage rights for Adobe's reader (ISO 32000-1 12.8.2.3): no signature of a person
             begin, end = data.rfind(b"obj", 0, at), data.find(b"endobj", at)
             end = len(data) if end < 0 else end
             if any(begin < start < end for start in known) or waiting:
@@ -717,8 +728,89 @@ class _Check:
 
 
 def shadow(document: Document) -> str:
-    """What a file hides that a later update could bring up (shadow attacks), or an empty string."""
+    """What a file holds ready for a later swap (shadow attacks, NDSS 2021), or an empty string.
+
+    The swap itself is refused as a change after signing (`updates.py`); this finds files made for it before it happens:
+    objects that stand in the signed bytes and that no cross-reference section lists, so that an update could bring them
+    up; a number defined twice in one revision; and form fields that show something else than their value or lie on top
+    of each other, so that redrawing them would show other words.
+    """
+    listed = document.listed()
+    for number, generation, offset in document.definitions():
+        if offset in listed.get(number, ()):
+            continue
+        try:
+            found, _, value = document.object_at(offset)
+        except Malformed:
+            continue
+        head = value.head if isinstance(value, Stream) else value
+        if found != number or not isinstance(head, Dict) or document.inside_stream(offset):
+            continue
+        if isinstance(value, Stream) and head.get("Subtype") != "Form":
+            continue  # tools leave pictures and validation data behind; a swap needs a page, a field or its looks
+        if any(_equal(document, value, other) for other in listed.get(number, ())):
+            continue  # written twice alike: nothing to swap
+        if number in listed or document.refers(number, document.latest) or head.get("Type") in _PAGE_TYPES:
+            return f"object {number} {generation} stands in the file and is not listed"
+    return _widgets(document.latest)
+
+
+def _equal(document: Document, value: Any, offset: int) -> bool:
+    try:
+        other = document.object_at(offset)[2]
+    except Malformed:
+        return False
+    return type(value) is type(other) and not isinstance(value, Stream) and bool(value == other)
+
+
+_PAGE_TYPES = ("Page", "Pages", "Catalog")
+
+
+def _widgets(view: View) -> str:
+    """Text fields that show other words than they hold, or that cover one another."""
+    form = view.key(view.trailer.get("Root"), "AcroForm", "Fields")
+    boxes: list[tuple[Any, list[float]]] = []
+    waiting = list(form) if isinstance(form, list) else []
+    for _, page in updates.pages(view) if waiting or view.key(view.trailer.get("Root"), "AcroForm") else ():
+        annotations = view.get(page.get("Annots"))
+        for one in annotations if isinstance(annotations, list) else ():
+            widget = view.get(one)
+            if not isinstance(widget, Dict) or widget.get("Subtype") != "Widget" or widget.get("FT") != "Tx":
+                continue
+            value, look = view.get(widget.get("V")), view.key(widget, "AP", "N")
+            if isinstance(value, bytes) and value and isinstance(look, Stream) and not _shows(view, look, value):
+                return f"a form field holds {len(value)} characters that it does not show"
+            box = view.get(widget.get("Rect"))
+            if not _area(box):
+                continue
+            for other_page, other in boxes:
+                if other_page is page and _covers(box, other):
+                    return "form fields lie on top of each other"
+            boxes.append((page, box))
     return ""
+
+
+def _shows(view: View, look: Stream, value: bytes) -> bool:
+    """Do the words of a field's value occur in its appearance? Only plain Latin text can be compared."""
+    words = re.findall(rb"[A-Za-z0-9]{3,}", value)
+    if not words or value.startswith(b"\xfe\xff"):
+        return True
+    try:
+        drawn = view.document.unpack(look, view=view)
+    except Malformed:
+        return True
+    shown = b"".join(re.findall(rb"\(((?:[^()\\\\]|\\\\.)*)\)", drawn))
+    return not shown or any(word in shown for word in words)
+
+
+def _covers(box: list[float], other: list[float]) -> bool:
+    """Is more than half of the smaller rectangle inside the other?"""
+    across = min(max(box[0], box[2]), max(other[0], other[2])) - max(min(box[0], box[2]), min(other[0], other[2]))
+    down = min(max(box[1], box[3]), max(other[1], other[3])) - max(min(box[1], box[3]), min(other[1], other[3]))
+    if across <= 0 or down <= 0:
+        return False
+    sizes = [abs(one[2] - one[0]) * abs(one[3] - one[1]) for one in (box, other)]
+    return across * down > 0.5 * min(sizes)
 
 
 # -- names, times, reports ---------------------------------------------------------------------------------------------
@@ -900,13 +992,6 @@ def _pdf_text(value: Any) -> str:
 
 def _looks_signed(data: bytes) -> bool:
     return b"/ByteRange" in data or b"/FT/Sig" in data or b"/FT /Sig" in data or b"/Type/Sig" in data
-
-
-def _inside_stream(data: bytes, at: int) -> bool:
-    """Is this place in a stream's data (a picture, an attached file) and not in the file's own structure?"""
-    begin = data.rfind(b"stream", 0, at)
-    head = data[begin - 3 : begin]
-    return begin > 0 and head != b"end" and data[begin + 6 : begin + 7] in (b"\r", b"\n")
 
 
 def _area(box: Any) -> bool:

@@ -45,8 +45,10 @@ _FILLED = frozenset(
     {"V", "AP", "F", "M", "MK", "DA", "Rect", "P", "BS", "Border", "AS", "Lock", "SV", "DR", "NM", "Ff", "Q"}
 )
 #: Keys of a page that may change: its list of annotations (looked at one by one) and what never shows.
-_PAGE = frozenset({"Annots", "LastModified", "Tabs", "PieceInfo"})
-_CATALOG = frozenset({"AcroForm", "DSS", "Extensions", "Version", "Metadata", "Perms", "LastModified", "PieceInfo"})
+_PAGE = frozenset({"Annots", "LastModified", "Tabs", "PieceInfo", "StructParents"})
+_CATALOG = frozenset(
+    {"AcroForm", "DSS", "Extensions", "Version", "Metadata", "Perms", "LastModified", "PieceInfo", "StructTreeRoot"}
+)
 _FORM = frozenset({"Fields", "SigFlags", "DR", "DA", "NeedAppearances", "Q"})
 
 
@@ -156,6 +158,7 @@ class _Judge:
         for key in ("Metadata", "DSS", "Extensions"):
             self._free(before.get(key), 0)
         self._permissions(before.get("Perms"), after.get("Perms"))
+        self._structure(before.get("StructTreeRoot"), after.get("StructTreeRoot"))
 
     def _free(self, value: Any, depth: int) -> None:
         """Objects of a part that may change at will (validation data, metadata)."""
@@ -175,6 +178,23 @@ class _Judge:
             if key in was:
                 self.change.add(Level.CHANGED, f"/{key} of the permissions was changed")
             else:
+                self.change.add(Level.SIGNATURES, "")
+
+    def _structure(self, before: Any, after: Any) -> None:
+        """Tagged files: a tool that puts on a signature tags its widget. The tree describes content and shows none;
+        still a signature that stands must cover the change."""
+        if before != after:
+            self.change.add(Level.SIGNATURES, "")
+        tree = self.old.get(before)
+        if not isinstance(tree, Dict) or not self.changed:
+            return
+        numbers = [number for number, (was, _) in self.changed.items() if isinstance(was, Dict)]
+        roots = [one.number for one in (before, tree.get("ParentTree")) if isinstance(one, Ref)]
+        for number in numbers:
+            was, now = self.changed[number]
+            tagged = was.get("Type") == "StructElem" and isinstance(now, Dict) and now.get("Type") == "StructElem"
+            if number in roots or tagged:
+                self._settled(number)
                 self.change.add(Level.SIGNATURES, "")
 
     def _form(self, before: Any, after: Any) -> None:
@@ -251,8 +271,12 @@ class _Judge:
                 self.change.add(Level.SIGNATURES, "")
             elif signature:
                 self.change.add(Level.CHANGED, "a signature field that was filled or fixed before was changed")
-            elif differing <= {"V", "AP", "AS", "M"}:
+            elif differing <= {"V", "AP", "AS", "M", "I"}:
                 self.change.add(Level.ADDITIONS, f"form field {_text(before.get('T'))} was filled in")
+                looks = self.old.key(before, "AP")
+                for look in looks.values() if isinstance(looks, Dict) else ():
+                    if isinstance(look, Ref):
+                        self._settled(look.number)
             else:
                 self.change.add(Level.CHANGED, f"form field {_text(before.get('T'))} was changed")
         after_value = pair[1] if pair else self.new.get(reference)
