@@ -118,7 +118,7 @@ class Hop:
         self._writers.add(writer)
         try:
             await self._dialogue(reader, writer)
-        except (Over, OSError, asyncio.IncompleteReadError, ssl.SSLError):
+        except (Over, OSError, AttributeError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
@@ -143,7 +143,7 @@ class Hop:
                     plain = writer.transport
                     try:
                         await writer.start_tls(self._tls)
-                    finally:  # CPython 3.11 may leave None, which its own destructor trips over
+                    finally:  # CPython 3.11 may leave None (AttributeError), which its own destructor trips over
                         writer._transport = writer.transport or plain
                 elif answer in ("plain", "silent"):
                     await self._say(writer, "220 go ahead")

@@ -12,6 +12,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import next_hop_table
 from gateway.config import NextHop
 from gateway.delivery import Connection, Content, DotStuffer, Letter, Outcome, Target, Timeouts, attempt, status_of
 from gateway.errors import Reply
@@ -276,6 +277,12 @@ def test_status_follows_the_code() -> None:
     assert status_of(Reply(550, "5.1.1 no")) == "5.1.1"
     assert status_of(Reply(450, "5.1.1 no")) == "4.0.0"  # they disagree: the code counts
     assert status_of(Reply(550, "no 5.1.1")) == "5.0.0"
+
+
+def test_every_failure_at_every_stage_is_read_as_what_it_is(tmp_path: Path) -> None:
+    """R8: the table is a measurement too, `./run measure next_hop_table`."""
+    result = run(next_hop_table.whole(tmp_path))
+    assert result["wrong"] == 0 and result["cases"] >= 40
 
 
 @pytest.mark.peer
