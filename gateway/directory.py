@@ -133,7 +133,7 @@ class Agency(config.Settings):
         return self.certificate is not None and self.certificate.issued_on <= day
 
 
-class _MailboxRow(config.Settings):
+class MailboxRow(config.Settings):
     address: MailAddress
     kind: Kind = "PERSONAL"
     holder: str = ""
@@ -376,7 +376,7 @@ def load(folder: Path) -> Directory:
     """
     problems: list[Problem] = []
     agencies = list(_read(folder, "agencies", Agency, problems, required=True))
-    mailboxes = list(_read(folder, "mailboxes", _MailboxRow, problems))
+    mailboxes = list(_read(folder, "mailboxes", MailboxRow, problems))
     exceptions = list(_read(folder, "exceptions", FreeMailboxException, problems))
     lists = {
         name: _list(folder.parent / "lists" / f"{name}.txt", f"lists/{name}.txt", problems)

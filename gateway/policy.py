@@ -44,10 +44,12 @@ __all__ = [
     "Situation",
     "Trace",
     "Verdict",
+    "cross_check",
     "direction",
     "explain",
     "judge",
     "load",
+    "restore",
     "screen",
 ]
 
@@ -399,6 +401,23 @@ def load(directory: Path, file: Path | None = None) -> Policy:
     assert main is not None
     ready = {key: one.model_copy(update={"holidays": main.holidays}) for key, one in profiles.items()}
     return _assemble(main, ready, citations)
+
+
+def cross_check(policy: Policy, directory: Directory) -> list[Problem]:
+    """Names that policy and directory use of each other and that do not exist."""
+    problems = []
+    agencies = {one.id for one in directory.agencies()}
+    for agency in directory.agencies():
+        if agency.profile and agency.profile not in policy.profiles:
+            text = f"agency {agency.id}: profile: {_near('profile', agency.profile, policy.profiles)}"
+            problems.append(Problem("directory/agencies", 0, 0, text))
+    named = [(f"rules.{name}", one) for name, switches in policy.switches.items() for one in switches]
+    named += [(f"own_rules.{one.id}", one) for one in policy.own_rules]  # type: ignore[misc]
+    for where, switch in named:
+        for identifier in (*switch.agencies, *switch.except_agencies):
+            if identifier not in agencies:
+                problems.append(Problem("policy.yaml", 0, 0, f"{where}: {_near('agency', identifier, agencies)}"))
+    return problems
 
 
 def restore(text: str) -> Policy:
