@@ -22,11 +22,84 @@ FONTS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSerif{}.ttf",
     "/usr/share/fonts/truetype/liberation2/LiberationSans-{}.ttf",
 )
-WORDS = (
-    "thực hiện kế hoạch của tỉnh về việc quản lý văn bản điện tử trong cơ quan nhà nước các sở ban ngành và địa phương "
-    "báo cáo kết quả trước ngày chủ trì phối hợp hướng dẫn kiểm tra đôn đốc tổ chức triển khai nhiệm vụ công tác năm "
-    "theo quy định hiện hành ban hành kèm theo quyết định số điều khoản mục nội dung kinh phí đề nghị đơn vị liên quan"
-).split()
+WORDS = [
+    "thực",
+    "hiện",
+    "kế",
+    "hoạch",
+    "của",
+    "tỉnh",
+    "về",
+    "việc",
+    "quản",
+    "lý",
+    "văn",
+    "bản",
+    "điện",
+    "tử",
+    "trong",
+    "cơ",
+    "quan",
+    "nhà",
+    "nước",
+    "các",
+    "sở",
+    "ban",
+    "ngành",
+    "và",
+    "địa",
+    "phương",
+    "báo",
+    "cáo",
+    "kết",
+    "quả",
+    "trước",
+    "ngày",
+    "chủ",
+    "trì",
+    "phối",
+    "hợp",
+    "hướng",
+    "dẫn",
+    "kiểm",
+    "tra",
+    "đôn",
+    "đốc",
+    "tổ",
+    "chức",
+    "triển",
+    "khai",
+    "nhiệm",
+    "vụ",
+    "công",
+    "tác",
+    "năm",
+    "theo",
+    "quy",
+    "định",
+    "hiện",
+    "hành",
+    "ban",
+    "hành",
+    "kèm",
+    "theo",
+    "quyết",
+    "định",
+    "số",
+    "điều",
+    "khoản",
+    "mục",
+    "nội",
+    "dung",
+    "kinh",
+    "phí",
+    "đề",
+    "nghị",
+    "đơn",
+    "vị",
+    "liên",
+    "quan",
+]
 AGENCIES = (
     "ỦY BAN NHÂN DÂN TỈNH",
     "SỞ NỘI VỤ TỈNH",
@@ -429,8 +502,8 @@ def frame_mask(
     return np.asarray(image), width + 2 * grow, height + 2 * grow
 
 
-def _body(sheet: Sheet) -> None:
-    """The text of a page: heading, paragraphs, sometimes a table, the signature block."""
+def _body(sheet: Sheet, free: bool = False) -> None:
+    """The text of a page: heading, paragraphs, sometimes a table. free: the place of marks is left free."""
     random = sheet.random
     first = random.random() < 0.6
     y = random.uniform(15, 25)
@@ -446,7 +519,9 @@ def _body(sheet: Sheet) -> None:
             13,
         )
         y += random.uniform(30, 55)
-    bottom = random.uniform(120, 275)
+    if free:
+        y = max(y, random.uniform(95, 112))
+    bottom = random.uniform(140, 275)
     points = random.uniform(12.5, 14)
     pitch = points * 0.353 * random.uniform(1.15, 1.5)
     while y < bottom:
@@ -846,10 +921,12 @@ def page(seed: int, inks: str = "tuning", mode: str = "colour", dpi: int | None 
         dpi = int(random.choice([100, 120, 150, 200, 240, 300], p=[0.26, 0.08, 0.24, 0.26, 0.06, 0.10]))
     sheet = Sheet(random, dpi)
     truth = Truth()
-    _body(sheet)
+    _body(sheet, free=wanted == "frame" and random.random() < 0.75)
     with_seal = wanted == "seal" or (wanted in ("any", "frame", "frameless") and random.random() < 0.5)
     with_hand = random.random() < (0.6 if with_seal else 0.35)
     kinds = [k for k in NEGATIVES if not (wanted == "frameless" and k == "frame")]
+    if wanted == "frame":  # what would lie over the mark itself is left out
+        kinds = [k for k in kinds if k not in ("photo", "heading", "flag", "scribble")]
     count = int(random.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) if with_seal else int(random.integers(1, 4))
     chosen = list(random.choice(kinds, count, replace=False))
     if wanted == "frame" and "frame" not in chosen:

@@ -1,8 +1,8 @@
 """Secrecy and urgency marks stamped in frames, seen on the picture of a page.
 
 MẬT and KHẨN are both 20 × 8 mm, TỐI MẬT and HỎA TỐC 30 × 8, TUYỆT MẬT and THƯỢNG KHẨN 40 × 8: a double border (1 mm
-apart) is secrecy, a single one urgency. OCR of whole pages garbles framed marks and drops red ones, so frames are looked
-for by themselves: in the map of red ink, then in that of dark ink; each is straightened, its borders are counted, and
+apart) is secrecy, a single one urgency. OCR of whole pages garbles framed marks and drops red ones, so frames are
+looked for by themselves: in the map of red ink, then in that of dark ink; each is straightened, its borders counted, and
 only its inside is read as one line. A red frame that cannot be read is a case for a person (`red_box`).
 
 The evidence of a secrecy finding stays empty, as everywhere.
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,6 +65,7 @@ class Frame:
     text: str
     confidence: int
     readable: bool
+    width_mm: float = 0.0
 
 
 def marks(pages: Pages) -> list[Finding]:
@@ -87,15 +89,14 @@ def judge(frame: Frame) -> Finding | None:
     """What a framed box says; None when it says something else."""
     letters = _letters(frame.text)
     where = f"trang {frame.page}"
-    if match := _match(_folded(letters)):
-        kind, value, spellings = MARKS[match]
+    exact = _match(_folded(letters), frame.width_mm)
+    mark = exact or (_nearest(_folded(letters), frame.width_mm) if frame.red and frame.borders == 4 else None)
+    if mark:
+        kind, value, spellings = MARKS[mark]
         # Red and framed is evidence enough beside letters without accents; dark needs the accents too.
-        strong = frame.borders >= 3 and (frame.red or letters in spellings) and value not in ("declassified",)
-        if kind != "secrecy":
-            return Finding(
-                kind=kind, value=value, grade="strong" if strong else "weak", where=where, evidence=frame.text
-            )
-        return Finding(kind=kind, value=value, grade="strong" if strong else "weak", where=where)
+        strong = exact and frame.borders >= 3 and (frame.red or letters in spellings) and value != "declassified"
+        evidence = "" if kind == "secrecy" else frame.text
+        return Finding(kind=kind, value=value, grade="strong" if strong else "weak", where=where, evidence=evidence)
     if frame.red and frame.borders == 4 and not frame.readable:
         return Finding(kind="frame", value="red_box", grade="weak", where=where)
     return None
@@ -116,36 +117,43 @@ def frames_of(pages: Pages, n: int) -> list[Frame]:
 
 
 def _frames(pages: Pages, n: int, ink: Image, *, red: bool) -> list[Frame]:
-    rectangles = _rectangles(ink, red)
+    # Faint ink needs a low level, at which other things run together: so the low one only after the high one.
+    for level in (18, 10) if red else (70,):
+        frames = _frames_at(pages, n, ink, level, red)
+        if any(judge(frame) for frame in frames):
+            break
+    return frames
+
+
+def _frames_at(pages: Pages, n: int, ink: Image, level: int, red: bool) -> list[Frame]:
+    rectangles = _rectangles(ink, level, red)
     if not rectangles:
         return []
     found: list[tuple[Frame, Image]] = []
     full = pages.image(n, READ_DPI)
+    height, width = full.shape[0] * DPI / READ_DPI, full.shape[1] * DPI / READ_DPI
     for rectangle, whole in rectangles:
-        piece = _straightened(full, rectangle, red)
-        borders, double, inside = _borders(piece)
+        borders, double, inside = _borders(_straightened(full, rectangle, red))
         if borders < (3 if whole else 4) or inside is None:
             continue
         (x, y), (w, h), _ = rectangle
-        height, width = full.shape[0] * DPI / READ_DPI, full.shape[1] * DPI / READ_DPI
-        box = tuple(
-            round(min(max(v, 0.0), 1.0), 4)
-            for v in ((x - w / 2) / width, (y - h / 2) / height, (x + w / 2) / width, (y + h / 2) / height)
-        )
+        edges = ((x - w / 2) / width, (y - h / 2) / height, (x + w / 2) / width, (y + h / 2) / height)
+        left, top, right, bottom = (round(min(max(v, 0.0), 1.0), 4) for v in edges)
         # A hole in a larger thing (a cell of a table or of a stamp) counts only when a mark is read in it.
-        found.append((Frame(n, box, red, borders, double, "", 0, not whole), inside))  # type: ignore[arg-type]
-    found.sort(key=lambda pair: (-pair[0].borders - 4 * pair[0].double, pair[0].box[1]))
+        frame = Frame(n, (left, top, right, bottom), red, borders, double, "", 0, not whole, inside.shape[1] / _PX + 1)
+        found.append((frame, inside))
+    found.sort(key=lambda pair: (-pair[0].borders - 4 * pair[0].double, -pair[0].width_mm))
     frames: list[Frame] = []
     for frame, inside in found[:READINGS]:
-        text, confidence = _read(inside)
+        if any(_overlap(old.box, frame.box) > 0.4 and judge(old) for old in frames):
+            continue
+        text, confidence = _read(inside, frame.width_mm)
         letters = _folded(_letters(text))
         readable = frame.readable or inside.max() < 40 or (len(letters) >= 4 and confidence >= 75)
-        frame = Frame(frame.page, frame.box, frame.red, frame.borders, frame.double, text, confidence, readable)
-        same = [old for old in frames if _overlap(old.box, frame.box) > 0.4]
-        if not same:
-            frames.append(frame)
-        elif _match(letters) and not any(_match(_folded(_letters(old.text))) for old in same):
-            frames = [old for old in frames if old not in same] + [frame]
+        frame = replace(frame, text=text, confidence=confidence, readable=readable)
+        if judge(frame):
+            frames = [old for old in frames if _overlap(old.box, frame.box) <= 0.4]
+        frames.append(frame)
     return frames
 
 
@@ -159,10 +167,9 @@ def _overlap(a: Box, b: Box) -> float:
 Rectangle = tuple[tuple[float, float], tuple[float, float], float]  # centre, size, angle; pixels at DPI
 
 
-def _rectangles(ink: Image, red: bool) -> list[tuple[Rectangle, bool]]:
-    """Lying rectangles of a mark's size, each with whether it is a thing of its own (not a hole in something larger)."""
-    level = max(18, 4 * int(np.percentile(ink[::4, ::4], 80))) if red else 70
-    mask = (ink > min(level, 60 if red else 70)).astype(np.uint8)
+def _rectangles(ink: Image, level: int, red: bool) -> list[tuple[Rectangle, bool]]:
+    """Lying rectangles of a mark's size, each with whether it stands alone (is no hole in something larger)."""
+    mask = (ink > level).astype(np.uint8)
     found: list[tuple[Rectangle, bool]] = []
     # Closing by 1.3 mm joins a double border, by 2.8 mm a border with gaps; dark ink has text at every side.
     for reach in (5, 11) if red else (3,):
@@ -233,40 +240,68 @@ def _straightened(full: Image, rectangle: Rectangle, red: bool) -> Image:
     return cv2.convertScaleAbs(piece, alpha=255 / strong)
 
 
-def _lines(cover: np.ndarray, least: float, end: int) -> list[float]:
-    """Middles of the lines within `end` pixels of the start of a profile."""
-    on = np.concatenate([[False], cover[:end] >= least, [False]])
-    edges = np.flatnonzero(np.diff(on.astype(np.int8)))
-    return [float(a + b - 1) / 2 for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a < 1.6 * _PX]
+def _side(zone: Image, pieces: int) -> tuple[float | None, bool]:
+    """One side of a frame. zone: rows from the outside in, its columns along the side. Returns how far in its innermost
+    line ends (None: there is no straight line), and whether the line is double. The side is looked at in short pieces,
+    so that neither a tilt that is left nor text across the line matters."""
+    at, first, second, ends = [], [], [], []
+    for number, piece in enumerate(np.array_split(zone, pieces, axis=1)):
+        profile = np.convolve(piece.mean(axis=1), (0.25, 0.5, 0.25), "same")
+        middle = profile[1:-1]
+        peaks = np.flatnonzero((middle > 70) & (middle >= profile[:-2]) & (middle > profile[2:])) + 1
+        if not len(peaks):
+            continue
+        at.append(number)
+        first.append(int(peaks[0]))
+        inner = first[-1]
+        for peak in peaks[1:]:
+            gap = (peak - first[-1]) / _PX
+            if 0.6 <= gap <= 1.9 and profile[first[-1] : peak].min() < 0.82 * min(profile[first[-1]], profile[peak]):
+                inner = int(peak)
+                second.append(inner)
+                break
+        last = inner
+        below = np.flatnonzero(profile[last:] < 50)
+        ends.append(last + int(below[0]) if len(below) and below[0] < 1.4 * _PX else last + int(0.5 * _PX))
+    if len(at) < 0.7 * pieces:
+        return None, False
+    # Straight: an arc (oval stamps, circled words) bends by millimetres. A gap in the outer line of a double border
+    # shows the inner one, hence the median.
+    places = np.array(first, np.float64)
+    slope, offset = np.polyfit(at, places, 1)
+    if abs(slope) * pieces > 1.3 * _PX or np.median(np.abs(places - slope * np.array(at) - offset)) > 0.3 * _PX:
+        return None, False
+    if np.mean(np.abs(places - np.median(places)) > 1.3 * _PX) > 0.25:
+        return None, False
+    double = len(second) >= 0.65 * len(first)
+    return float(np.percentile(ends, 70)), double
 
 
 def _borders(piece: Image) -> tuple[int, bool, Image | None]:
     """How many sides have a line, whether lines are double, and what is inside them."""
     height, width = piece.shape
-    mask = piece > 100
     pad = int(_MARGIN * _PX)
-    wide = cv2.dilate(mask.astype(np.uint8), np.ones((3, 1), np.uint8))[:, int(pad * 1.8) : width - int(pad * 1.8)]
-    tall = cv2.dilate(mask.astype(np.uint8), np.ones((1, 3), np.uint8))[int(pad * 1.8) : height - int(pad * 1.8)]
-    rows, columns = wide.mean(axis=1), tall.mean(axis=0)
-    reach_y, reach_x = int(pad + 2.6 * _PX), int(pad + 2.6 * _PX)
-    top, bottom = _lines(rows, 0.5, reach_y), _lines(rows[::-1], 0.5, reach_y)
-    left, right = _lines(columns, 0.6, reach_x), _lines(columns[::-1], 0.6, reach_x)
-    sides = (left, top, right, bottom)
-    borders = sum(1 for side in sides if side)
-    twice = sum(
-        1 for side in sides if any(0.55 * _PX <= b - a <= 1.9 * _PX for a, b in zip(side[:-1], side[1:], strict=True))
+    deep, start = int(pad + 2.3 * _PX), int(pad + 1.0 * _PX)
+    along, down = slice(start, width - start), slice(start, height - start)
+    sides = (
+        _side(piece[down, :deep].T, 6),
+        _side(piece[:deep, along], 10),
+        _side(piece[down, ::-1][:, :deep].T, 6),
+        _side(piece[::-1, along][:deep], 10),
     )
+    borders = sum(1 for place, _ in sides if place is not None)
+    double = sum(1 for _, twice in sides if twice) >= 2
     if borders < 3:
-        return borders, False, None
-    inset = [int(max(side) + 0.45 * _PX) if side else pad + 2 for side in sides]
-    inside = piece[inset[1] : height - inset[3], inset[0] : width - inset[2]]
+        return borders, double, None
+    left, top, right, bottom = (int((pad if place is None else place) + 0.1 * _PX) for place, _ in sides)
+    inside = piece[top : height - bottom, left : width - right]
     if inside.shape[0] < 2.5 * _PX or inside.shape[1] < 8 * _PX:
-        return borders, twice >= 2, None
-    return borders, twice >= 2, inside
+        return borders, double, None
+    return borders, double, inside
 
 
 @cache
-def _reader() -> object | None:
+def _reader() -> Any | None:
     """Tesseract with Vietnamese data, or None when either is missing."""
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     try:
@@ -280,19 +315,27 @@ def _reader() -> object | None:
     return None
 
 
-def _read(inside: Image) -> tuple[str, int]:
-    """The line inside a frame, and the confidence of the reading; empty without OCR."""
+def _read(inside: Image, width_mm: float) -> tuple[str, int]:
+    """The line inside a frame, and the confidence of the reading; empty without OCR. Read at two sizes and as a raw
+    line (a reading takes 7 ms); the first that is a mark counts, else the most confident."""
     reader = _reader()
     if reader is None:
         return "", 0
-    factor = 60.0 / inside.shape[0]
-    grey = cv2.bitwise_not(cv2.resize(inside, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
-    grey = cv2.copyMakeBorder(grey, 12, 12, 12, 12, cv2.BORDER_CONSTANT, value=255)
-    grey = np.ascontiguousarray(grey)
-    reader.SetImageBytes(grey.tobytes(), grey.shape[1], grey.shape[0], 1, grey.shape[1])  # type: ignore[attr-defined]
-    reader.SetSourceResolution(300)  # type: ignore[attr-defined]
-    text = " ".join(reader.GetUTF8Text().split())  # type: ignore[attr-defined]
-    return text, int(reader.MeanTextConf())  # type: ignore[attr-defined]
+    readings = []
+    for height, mode in ((60.0, 7), (44.0, 7), (84.0, 7), (60.0, 13), (44.0, 8)):
+        factor = height / inside.shape[0]
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        grey = cv2.bitwise_not(cv2.resize(inside, None, fx=factor, fy=factor, interpolation=how))
+        grey = np.ascontiguousarray(cv2.copyMakeBorder(grey, 20, 20, 20, 20, cv2.BORDER_CONSTANT, value=255))
+        reader.SetPageSegMode(mode)
+        reader.SetImageBytes(grey.tobytes(), grey.shape[1], grey.shape[0], 1, grey.shape[1])
+        reader.SetSourceResolution(300)
+        text = " ".join(reader.GetUTF8Text().split())
+        if _match(_folded(_letters(text)), width_mm):
+            return text, 100
+        readings.append((int(reader.MeanTextConf()), text))
+    confidence, text = max(readings)
+    return text, confidence
 
 
 def _letters(text: str) -> str:
@@ -304,20 +347,32 @@ def _folded(letters: str) -> str:
     return "".join(c for c in plain if "A" <= c <= "Z")
 
 
-def _match(folded: str) -> str | None:
-    """The mark that was read: exact, or with one wrong letter in seven or more."""
-    if folded in MARKS:
-        return folded
+def _match(folded: str, width_mm: float) -> str | None:
+    """The mark that was read: exact, or with one wrong letter in seven; a short word does not fill a long frame."""
     if folded.startswith("GIAIMAT"):
         return "GIAIMAT"
+    if folded in MARKS:
+        return folded if len(folded) > 4 or width_mm < 27 else None
     near = [mark for mark in MARKS if len(mark) >= 7 and _distance(folded, mark) <= len(mark) // 7]
     return near[0] if len(near) == 1 else None
 
 
+#: Width of the inside of a stamp in mm (rules 2.1, 2.2), outer border not counted.
+_WIDTHS = {"MAT": 20, "TOIMAT": 30, "TUYETMAT": 40, "KHAN": 20, "HOATOC": 30, "THUONGKHAN": 40, "HOATOCHENGIO": 44}
+
+
+def _nearest(folded: str, width_mm: float) -> str | None:
+    """The mark most like what was read, among those that such a frame holds; None when none is like it. Enough for a
+    person to look (grade weak)."""
+    if len(folded) < 3:
+        return None
+    fitting = [mark for mark, width in _WIDTHS.items() if 0.8 * width <= width_mm <= 1.2 * width + 2]
+    ranked = sorted((_distance(folded, mark) / max(len(mark), len(folded)), mark) for mark in fitting)
+    return ranked[0][1] if ranked and ranked[0][0] <= 0.45 else None
+
+
 def _distance(a: str, b: str) -> int:
-    """Edit distance, cut off at 4."""
-    if abs(len(a) - len(b)) > 3:
-        return 4
+    """Edit distance."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         last, row[0] = row[0], i

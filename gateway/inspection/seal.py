@@ -468,6 +468,48 @@ def threshold(grey: bool = False) -> float:
     return _weights("grey" if grey else "colour").threshold
 
 
+#: Where a hand signs, in radii of the seal from its centre: the seal covers a third of the signature on its left.
+_REACH = (-1.3, -1.3, 3.3, 1.5)
+#: Pen strokes in mm: a connected stroke of ink this wide or high. Printed letters are at most 6 mm high at 14 pt with
+#: accents, and words may run together sideways only.
+_BLUE_STROKE, _DARK_HIGH, _DARK_WIDE = 8.0, 8.0, 6.0
+
+
 def handwriting(flat: Image, ring: Candidate) -> bool | None:
-    """Whether a hand wrote across or beside a seal; None when it cannot be told."""
-    return None
+    """Whether a hand wrote across or beside a seal: blue strokes longer than letters, or dark ones higher than text.
+
+    None when it cannot be told: a photograph or other large dark thing lies there. A printed picture of a signature is
+    a hand here like any other; whether the page is a scan is told apart.
+    """
+    height, width = flat.shape[:2]
+    r = ring.radius
+    x0, y0 = max(int(ring.x + _REACH[0] * r), 0), max(int(ring.y + _REACH[1] * r), 0)
+    x1, y1 = min(int(ring.x + _REACH[2] * r), width), min(int(ring.y + _REACH[3] * r), height)
+    part = flat[y0:y1, x0:x1]
+    if part.shape[0] < r or part.shape[1] < r:
+        return None
+    red, green, blue = cv2.split(part)
+    lightest, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    dark = lightest < 130
+    if dark.mean() > 0.3 or ((lightest.astype(np.int16) - least > 60) & (red < blue)).mean() > 0.25:
+        return None
+    # Blue ink on paper, and the violet where it crosses the red of the seal.
+    pen = (cv2.subtract(blue, red) > 28) & (cv2.subtract(blue, green) > 8)
+    return _strokes(pen, _BLUE_STROKE, _BLUE_STROKE) or _strokes(dark, _DARK_WIDE, _DARK_HIGH, both=True)
+
+
+def _strokes(mask: NDArray[np.bool_], wide: float, high: float, both: bool = False) -> bool:
+    """Whether a thin connected stroke is `wide` or (`both`: and) `high` mm; ruled lines of tables do not count."""
+    ink = mask.astype(np.uint8)
+    if both:
+        long = int(14 * PX_MM)
+        for kernel in (np.ones((1, long), np.uint8), np.ones((long, 1), np.uint8)):
+            ink = cv2.subtract(ink, cv2.morphologyEx(ink, cv2.MORPH_OPEN, kernel))
+    else:
+        ink = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    for _, _, w, h, area in stats[1:].tolist():
+        long_enough = w >= wide * PX_MM and h >= high * PX_MM if both else max(w, h) >= wide * PX_MM
+        if long_enough and min(w, h) >= 2 * PX_MM and area < 0.5 * w * h:
+            return True
+    return False
