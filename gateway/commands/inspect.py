@@ -328,8 +328,8 @@ def _annotate(data: bytes, facts: Inspection, target: Path) -> bool:
     return True
 
 
-def _pdf_of(images: list[Any]) -> bytes:
-    """A PDF of one JPEG a page, 100 dpi."""
+def _pdf_of(images: list[Any], dpi: int = 100) -> bytes:
+    """A PDF of one JPEG a page."""
     import cv2
 
     objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
@@ -338,8 +338,8 @@ def _pdf_of(images: list[Any]) -> bytes:
         height, width = image.shape[:2]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
         number = len(objects) + 1
-        box = f"{width * 0.72:.1f} {height * 0.72:.1f}"
-        content = f"q {width * 0.72:.1f} 0 0 {height * 0.72:.1f} 0 0 cm /I Do Q".encode()
+        box = f"{width * 72 / dpi:.1f} {height * 72 / dpi:.1f}"
+        content = f"q {width * 72 / dpi:.1f} 0 0 {height * 72 / dpi:.1f} 0 0 cm /I Do Q".encode()
         kids.append(f"{number} 0 R")
         objects += [
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {box}] /Contents {number + 1} 0 R /Resources << /XObject << /I {number + 2} 0 R >> >> >>".encode(),

@@ -45,9 +45,9 @@ _PARTY = re.compile(
     rf"(?<![\w/.\-])(?P<number>\d{{1,6}})\s?[-–]\s?(?P<kind>[{UP}][{UP}a-z]{{0,4}})\s?/\s?(?P<org>{_GROUP}(?:[-.]{_GROUP}){{0,2}})(?![\w/])"
 )
 _NUMBER_LINE = re.compile(r"^[\W_]*(?:Luật\s+)?(?:Số|SỐ|Sô|Só|Sỏ|So|Sốế)\s*(?:hiệu)?\s*[:.;,]?\s*(?P<rest>.{0,70})")
-_PARENT_NUMBER = re.compile(rf"^[\W_]*số\s*:?\s*\d{{1,6}}\s*/")
+_PARENT_NUMBER = re.compile(r"^[\W_]*số\s*:?\s*\d{1,6}\s*/")
 _BLANK_NUMBER = re.compile(rf"^[\W_]*(?:Số|SỐ)\s*:?\s*[.…_\s]*/\s?{_YEAR}{_SYMBOL}")
-_GLUED = re.compile(rf"(?<=[{UP}])(?=[{UP}][{LOW}]+(?:\s[{UP}][\w.]*){{0,4}},\s*\**\s*ngày)")
+_GLUED = re.compile(rf"(?<=[{UP}])(?=(?!Tr\b|rS\b)[{UP}][{LOW}]+(?: [{UP}][\w.]*){{0,4}},\s*\**\s*ngày)")
 _EMPHASIS = re.compile(r"\*{1,2}|(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)")
 
 _DATE = re.compile(r"ngày\s*(?P<d>\d{1,2})\s*tháng\s*(?P<m>\d{1,2})\s*năm\s*(?P<y>(?:19|20)\d\d)", re.IGNORECASE)
@@ -142,8 +142,8 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
         code = _mended(code, kind)
     if title and not kind:
         kind = KINDS[title]
-    if code and not kind:
-        kind = "CV"
+    if code and title is None and (not kind or (abstract and number_at >= 0 and _is_letter(header))):
+        kind = "CV"  # an official letter has no kind in its symbol; `TTr-VP` is then the inspectorate
     code_field = DocumentField(value=code, source=source, confidence=sure) if code else None
     if code is None and not blank and (guess := _from_subject(subject)):
         code_field = DocumentField(value=guess, source="subject", confidence=0.7)
@@ -398,7 +398,10 @@ def _agency(header: list[str], number_at: int) -> str | None:
             start = n
     if not any(_AGENCY_HEAD.match(vietnamese.fold(row) + " ") for row in rows):
         return None if number_at < 0 else " ".join(rows)[:200]
-    return " ".join(rows[start:])[:200]
+    name = " ".join(rows[start:])
+    if start and vietnamese.fold(name) in ("van phong", "thanh tra"):
+        name = f"{name} {rows[start - 1]}"  # the office of the body above it
+    return name[:200]
 
 
 def _abstract(first: list[str], header: list[str], title_at: int, title: str | None) -> str | None:
@@ -436,7 +439,7 @@ def _abstract(first: list[str], header: list[str], title_at: int, title: str | N
                 cells = _cells(following)
                 if not cells or _END_OF_ABSTRACT.match(cells[0]):
                     break
-                if re.match(r"[-–—_=*\s]*$", cells[0]) or _DATE.search(following) and len(cells) == 1:
+                if re.match(r"[-–—_=*\s]*$", cells[0]) or (_DATE.search(following) and len(cells) == 1):
                     break
                 folded = vietnamese.fold(cells[min(k, len(cells) - 1)])
                 if _NATIONAL.search(folded) or _MOTTO.search(folded) or cells[0].upper() == cells[0]:
@@ -444,6 +447,10 @@ def _abstract(first: list[str], header: list[str], title_at: int, title: str | N
                 pieces.append(cells[0])
             return re.sub(r"\s+", " ", " ".join(pieces)).strip(" .")[:500] or None
     return None
+
+
+def _is_letter(header: list[str]) -> bool:
+    return any(re.match(r"\W*[Vv]/\s?[Vv]\b", cell) for line in header for cell in _cells(line))
 
 
 def _from_subject(subject: str) -> str | None:
@@ -499,7 +506,7 @@ def _signature_block(lines: list[str]) -> tuple[str | None, str | None]:
     start = next((n for n in range(len(lines) - 1, -1, -1) if _is_authority(lines[n])), None)
     if start is None:
         # A head signs with the bare title; look in the lower half, below the articles.
-        for n in range(len(lines) - 1, max(len(lines) // 3, len(lines) - 40) - 1, -1):
+        for n in range(len(lines) - 1, max(len(lines) // 3 if len(lines) > 20 else 0, len(lines) - 40) - 1, -1):
             if _is_title(_cells(lines[n])[-1] if _cells(lines[n]) else ""):
                 start = n
                 break
@@ -521,10 +528,10 @@ def _signature_block(lines: list[str]) -> tuple[str | None, str | None]:
             title = right.strip(" .*_:")
             continue
         if (
-            right.startswith(("-", "•", "+", "*"))
-            and len(cells) == 1
-            or _RECIPIENTS.match(cells[0])
-            and len(cells) == 1
+            (right.startswith(("-", "•", "+", "*"))
+            and len(cells) == 1)
+            or (_RECIPIENTS.match(cells[0])
+            and len(cells) == 1)
         ):
             continue
         name = _NAME.match(right)
@@ -613,4 +620,4 @@ def _cites(text: str, own: str | None) -> tuple[str, ...]:
 
 def is_document(document: Document) -> bool:
     """Whether the fields say that this is an administrative document at all."""
-    return document.code is not None and document.code.source in ("text", "ocr") or document.components >= 2
+    return (document.code is not None and document.code.source in ("text", "ocr")) or document.components >= 2
