@@ -119,7 +119,8 @@ in_flow_delay = 0
         )
 
     def start(self) -> Postfix:
-        subprocess.run(["postfix", "-c", str(self.etc), "start"], check=True, capture_output=True)
+        done = subprocess.run(["postfix", "-c", str(self.etc), "start"], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stderr}\n{self.log.read_text() if self.log.exists() else ''}"
         wait_port(self.port)
         return self
 

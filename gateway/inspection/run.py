@@ -71,8 +71,8 @@ class _Worker:
             if sent < HEADER.size + len(text):
                 await loop.sock_sendall(self._channel, (HEADER.pack(len(text)) + text)[sent:])
             return await self._receive()
-        except OSError as error:
-            raise _WorkerDied(str(error)) from error
+        except OSError as error:  # the channel broke, which only its end can do
+            raise _WorkerDied(await self._obituary()) from error
         finally:
             os.close(descriptor)
 
