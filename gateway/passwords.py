@@ -86,24 +86,26 @@ class PasswordChecker:
         # One question at a time per login, so that a burst of guesses cannot outrun the count of wrong ones,
         # and a burst of one person's clients asks once. A known host does not wait for strangers.
         async with self._turn((name, host if known else "")):
-            if self._locked(("host", host)) or (not known and self._locked(("login", name))):
-                return AuthResult.LOCKED
-            if known and self._locked(("login", f"{name} {host}")):
+            # A known host has a count of its own; its good password does not forgive what strangers did.
+            counted = ("login", f"{name} {host}" if known else name)
+            if self._locked(("host", host)) or self._locked(counted):
                 return AuthResult.LOCKED
             loop = asyncio.get_running_loop()
             remembered = self._good.get(name)
             if remembered is not None and remembered.until > self._clock():
                 digest = await loop.run_in_executor(self._threads, _digest, f"{login}\0{password}", remembered.salt)
                 if hmac.compare_digest(digest, remembered.digest):
+                    self._failures.pop(counted, None)
                     return AuthResult.GOOD
             if self._down_until > self._clock():
                 return AuthResult.UNAVAILABLE
-            result = await loop.run_in_executor(self._threads, self._ask, login, password)
+            result = await loop.run_in_executor(self._threads, self._ask, login, password, host)
             if result is AuthResult.GOOD:
+                self._failures.pop(counted, None)
                 await self._remember(name, login, password, host)
             elif result is AuthResult.BAD:
                 self._count(("host", host), self._settings.failures * HOST_FACTOR)
-                self._count(("login", f"{name} {host}" if known else name), self._settings.failures)
+                self._count(counted, self._settings.failures)
             else:
                 self._down_until = self._clock() + DOWN_SECONDS
             return result
@@ -144,8 +146,6 @@ class PasswordChecker:
 
     async def _remember(self, name: str, login: str, password: str, host: str) -> None:
         now = self._clock()
-        self._failures.pop(("login", name), None)
-        self._failures.pop(("login", f"{name} {host}"), None)
         self._known.pop((name, host), None)
         self._known[(name, host)] = now + KNOWN_SECONDS
         _trim(self._known)
@@ -159,10 +159,10 @@ class PasswordChecker:
 
     # --- in a thread ---
 
-    def _ask(self, login: str, password: str) -> AuthResult:
+    def _ask(self, login: str, password: str, host: str) -> AuthResult:
         try:
             if self._settings.protocol == "imap":
-                return self._ask_imap(login, password)
+                return self._ask_imap(login, password, host)
             return self._ask_smtp(login, password)
         except (OSError, EOFError, imaplib.IMAP4.error, smtplib.SMTPException):
             return AuthResult.UNAVAILABLE  # what is unknown is worth another try, never "wrong password"
@@ -174,7 +174,7 @@ class PasswordChecker:
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def _ask_imap(self, login: str, password: str) -> AuthResult:
+    def _ask_imap(self, login: str, password: str, host: str) -> AuthResult:
         settings = self._settings
         implicit = settings.tls == "implicit"
         client = IMAPClient(
@@ -187,6 +187,10 @@ class PasswordChecker:
         try:
             if settings.tls == "starttls":
                 client.starttls(self._tls())
+            if client.has_capability("ID"):
+                # Dovecot slows down hosts with wrong passwords; it should not mean us. It believes this from
+                # hosts in its login_trusted_networks only, and others ignore it (RFC 2971).
+                client.id_({"x-originating-ip": host})
             try:
                 # PLAIN carries any UTF-8; LOGIN quotes and has no charset (RFC 3501 6.2.3).
                 if client.has_capability("AUTH=PLAIN"):

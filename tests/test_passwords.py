@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Counting(PasswordChecker):
         self.answer = answer
         super().__init__(config.PasswordCheck(host="127.0.0.1", port=1, **options), self.clock)
 
-    def _ask(self, login: str, password: str) -> AuthResult:
+    def _ask(self, login: str, password: str, host: str) -> AuthResult:
         self.asked += 1
         return self.answer(login, password)
 
@@ -284,7 +285,7 @@ ssl = yes
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
 disable_plaintext_auth = yes
-login_trusted_networks = 192.0.2.1
+login_trusted_networks = 127.0.0.1
 auth_failure_delay = 0
 auth_mechanisms = plain login
 default_internal_user = nobody
@@ -313,6 +314,9 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   chroot =
@@ -322,6 +326,10 @@ service stats {{
     process = subprocess.Popen(["dovecot", "-F", "-c", str(folder / "dovecot.conf")])
     try:
         peers.wait_port(plain)
+        first = config.PasswordCheck(host="localhost", port=plain, tls="starttls", verify=False, timeout=5)
+        until = time.monotonic() + 30  # it listens before it can answer
+        while run(PasswordChecker(first), ("van.thu@x.vn", PASSWORD)) == [UNAVAILABLE]:
+            assert time.monotonic() < until, "Dovecot does not answer"
         yield {"folder": folder, "starttls": plain, "implicit": secure, "ca": folder / "ca.pem"}
     finally:
         process.terminate()
@@ -339,6 +347,8 @@ def test_over_imap_with_dovecot(dovecot: dict[str, Any], tls: Any, caplog: Any) 
     tries = [("van.thu@x.vn", PASSWORD), ("van.thu@x.vn", "sai"), ("ngoac", 'a"b\\c %'), ("nobody@x.vn", PASSWORD)]
     assert run(checker, *tries) == [GOOD, BAD, GOOD, BAD]
     assert PASSWORD not in caplog.text and "sai" not in caplog.text
+    log = (dovecot["folder"] / "dovecot.log").read_text()
+    assert "user=<van.thu@x.vn>, method=PLAIN, rip=192.0.2.1" in log, "the client's address is passed on"
     # a certificate nobody vouches for, and one for another name
     strict = settings.model_copy(update={"ca": None})
     assert run(PasswordChecker(strict), ("van.thu@x.vn", PASSWORD)) == [UNAVAILABLE]
