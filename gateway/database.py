@@ -284,15 +284,24 @@ def _defaults(table: Table) -> dict[str, object]:
 def insert(connection: Connection, table: Table, rows: Iterable[Mapping[str, object]], *, ignore: bool = False) -> int:
     """Insert rows, absent columns by their default; with `ignore` rows that are there already stay as they are.
 
-    Returns how many were inserted. Written out because it runs five times for each message: SQLAlchemy's own way takes
-    four times the CPU.
+    Returns how many were inserted. Goes to the driver by itself because it runs five times for each message:
+    SQLAlchemy's own way takes eight times the CPU. Only inside `Database.write`.
     """
     defaults = _defaults(table)
     values = [{**defaults, **row} for row in rows]
     if not values:
         return 0
     sql = _insert_sql(connection.dialect.name, table, ignore)
-    return connection.exec_driver_sql(sql, values if len(values) > 1 else values[0]).rowcount
+    driver = connection.dialect.loaded_dbapi
+    try:
+        cursor = connection.connection.cursor()
+        if len(values) == 1:
+            cursor.execute(sql, values[0])
+        else:
+            cursor.executemany(sql, values)
+        return cursor.rowcount
+    except driver.Error as error:
+        raise exc.DBAPIError.instance(sql, None, error, driver.Error, dialect=connection.dialect) from error
 
 
 class Database:
@@ -453,8 +462,9 @@ class _Job:
 
     def run(self, connection: Connection, savepoint: bool) -> None:
         """Raises only what concerns the whole transaction."""
+        cursor = connection.connection.cursor()
         if savepoint:
-            connection.exec_driver_sql("SAVEPOINT job")
+            cursor.execute("SAVEPOINT job")
         try:
             self.result = self.fn(connection)
         except (exc.OperationalError, exc.InterfaceError):
@@ -462,9 +472,9 @@ class _Job:
         except BaseException as error:
             self.error = error
             if savepoint:
-                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
+                cursor.execute("ROLLBACK TO SAVEPOINT job")
         if savepoint:
-            connection.exec_driver_sql("RELEASE SAVEPOINT job")
+            cursor.execute("RELEASE SAVEPOINT job")
 
 
 def _deliver(jobs: list[_Job]) -> None:
