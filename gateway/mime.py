@@ -336,11 +336,12 @@ def _parameters(text: str) -> _Parameters:
         stop = end if stop < 0 else stop
         piece = text[pos:stop].strip()
         pos = stop + 1
-        if "(" in piece and (bare := _COMMENT.sub(" ", piece).strip()) != piece and (match := _PARAMETER.match(bare)):
-            if match[1].lower() not in ("name", "filename") or match.end() != len(bare) or '"' in bare:
-                found.flaws.append("comment in a parameter")
-                found.pairs.append((match[1].lower(), match[2] if match[2] is not None else match[3]))
-                continue
+        bare = _COMMENT.sub(" ", piece).strip()
+        match = _PARAMETER.fullmatch(bare) if bare != piece else None
+        if match and ('"' in bare or match[1].lower() not in ("name", "filename")):
+            found.flaws.append("comment in a parameter")
+            found.pairs.append((match[1].lower(), match[3] if match[2] is None else match[2]))
+            continue
         if not piece:
             continue  # `;;` and the `;` at the end: every reader skips them
         name, sign, value = piece.partition("=")
@@ -815,6 +816,10 @@ class Part:
         if reason and (self.encoding != "base64" or self.content_type.startswith("text/")):
             self._note("ambiguous", reason)
         kind = self.content_type
+        # In a file only its beginning counts: there a reader may take the blank line before it for a mistake.
+        text = data if kind.startswith("text/") else data[:2000]
+        if self.encoding != "base64" and not kind.startswith("message/") and _part_in_text(text):
+            self._note("ambiguous", "something like a part in a body")
         pgp = data.find(b"-----BEGIN PGP MESSAGE-----")
         if pgp == 0 or (pgp > 0 and kind.startswith("text/")) or kind == "application/pgp-encrypted":
             self._note("uninspectable", "pgp")
@@ -830,6 +835,32 @@ _CMS_ENVELOPED = re.compile(
     rb"\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]|\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x01\x17)"
 )
 _UU = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S")
+
+
+_ENCODING_LINE = re.compile(rb"content-transfer-encoding[^\n]{0,80}?(base64|quoted-printable)", re.IGNORECASE)
+
+
+def _part_in_text(data: bytes) -> bool:
+    """Whether a text holds what looks like an encoded part with its header (the copy in an old bounce, or a part
+    whose delimiter line is not quite one): some programs look for parts by their header lines alone."""
+    lower = data.lower()
+    at = lower.find(b"content-transfer-encoding")
+    while at >= 0:
+        match = _ENCODING_LINE.match(data, at)
+        if match and not data[data.rfind(b"\n", max(0, at - 80), at) + 1 : at].strip():
+            rows = data[match.end() : match.end() + 4000].split(b"\n")
+            blank = next((n for n, row in enumerate(rows[1:40], 1) if not row.strip()), len(rows))
+            if blank == len(rows) and len(rows) < 40:
+                return True  # the text ends inside that header
+            for row in rows[blank + 1 : blank + 8]:
+                row = row.strip()
+                if match[1].lower() == b"quoted-printable":
+                    if _WORD_Q.search(row):
+                        return True
+                elif len(row) >= 16 and not row.translate(None, _ALPHABET + b"="):
+                    return True
+        at = lower.find(b"content-transfer-encoding", at + 25)
+    return False
 
 
 def _old_attachment(data: bytes) -> str:
@@ -1127,6 +1158,8 @@ class _Reader:
             method=(found.plain("method") or [""])[0].lower(),
         )
         self.parts.append(part)
+        if fields and start == end and path and encoding not in _IDENTITY and not self.raw.endswith(b"\n", 0, start):
+            self.note("ambiguous", "part header without an end", path=label)
         boundary = self.boundary(found, kind, label)
         if kind.startswith("multipart/"):
             if kind == "multipart/encrypted":

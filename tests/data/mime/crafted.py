@@ -655,7 +655,7 @@ FILENAMES: list[tuple[str, str, str, list[str]]] = [
     ("two endings without quotes", "attachment; filename=a.exe b.txt", "a.exe b.txt", ["conflict", "ambiguous"]),
     ("comment or name", "attachment; filename=a.exe(.txt)", "a.exe(.txt)", ["conflict", "ambiguous"]),
     ("quote that never ends", 'attachment; filename="a.pdf', "a.pdf", ["ambiguous"]),
-    ("text beside the quotes", 'attachment; filename="a.txt".exe', "a.txt.exe", ["ambiguous"]),
+    ("text beside the quotes", 'attachment; filename="a.txt".exe', "a.txt.exe", ["ambiguous", "double_extension"]),
     (
         "right-to-left override",
         "attachment; filename*=utf-8''annexe%E2%80%AEfdp.exe",
