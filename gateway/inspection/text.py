@@ -369,6 +369,10 @@ _PLACES = (
 
 
 def _ooxml(data: bytes, text: Text) -> None:
+    if data.startswith(b"\xd0\xcf\x11\xe0"):  # [MS-OFFCRYPTO]: the package lies encrypted in a compound file
+        text.encrypted = True
+        text.cannot("encrypted")
+        return
     package = _Package(data, text)
     upper = _capital_styles(package)
     fonts: set[str] = set()
@@ -734,9 +738,7 @@ def _rtf(data: bytes, text: Text) -> None:
             elif word in (b"plain", b"pard"):
                 flush()
                 caps = caps and word == b"pard"
-            elif word == b"bin" and number:
-                text.active("ole_object", "RTF")
-            elif word in (b"objocx", b"objemb", b"objlink", b"objupdate"):
+            elif (word == b"bin" and number) or word in (b"objocx", b"objemb", b"objlink", b"objupdate"):
                 text.active("ole_object", "RTF")
             elif starred and word not in (b"shpinst", b"background", b"fldinst", b"objclass", b"nesttableprops"):
                 flush()
@@ -1047,7 +1049,7 @@ def pdf_names(data: bytes) -> bytes:
                 content = b""
             inflated += len(content)
             pieces.append(content)
-        position = end
+        position = end + len(b"endstream")
     pieces.append(data[position:])
     source = b"\n".join(pieces)
     if b"#" in source:

@@ -1,0 +1,295 @@
+"""Text of files, with places; active content; what cannot be read."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import text_corpus as corpus
+from gateway.inspection import containers, text
+from tests.data.inspection import ole
+
+MARK = "ỦY BAN NHÂN DÂN TỈNH\nSố: 05/KH-UBND\nTỐI MẬT\nKính gửi: các sở"
+
+
+def read(data: bytes, name: str = "") -> text.Text:
+    return text.extract(data, containers.sniff(data, name))
+
+
+def zones(found: text.Text) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for segment in found.segments:
+        out[segment.zone] = out.get(segment.zone, "") + segment.text + "\n"
+    return out
+
+
+def values(found: text.Text, kind: str) -> set[str]:
+    return {finding.value for finding in found.findings if finding.kind == kind}
+
+
+def lines(content: str) -> list[str]:
+    return [line.strip() for line in content.split("\n") if line.strip()]
+
+
+# -- Office ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_docx_places(split: bool) -> None:
+    found = zones(read(corpus.docx("Kính gửi", header="TUYỆT MẬT", box="TỐI MẬT", watermark="MẬT", split=split)))
+    assert lines(found["body"]) == ["Kính gửi"]
+    assert lines(found["header"]) == ["TUYỆT MẬT"]
+    assert lines(found["textbox"]) == ["TỐI MẬT"]
+    assert lines(found["watermark"]) == ["MẬT"]
+
+
+def test_docx_small_letters_shown_as_capitals() -> None:
+    run = '<w:p><w:r><w:rPr><w:caps/></w:rPr><w:t>tuyệt mật</w:t></w:r></w:p><w:p><w:pPr><w:pStyle w:val="Dau"/></w:pPr><w:r><w:t>mật</w:t></w:r></w:p>'
+    data = corpus.docx(
+        "x",
+        word__document=f"<w:document {corpus._W}><w:body>{run}</w:body></w:document>",
+        word__styles=f'<w:styles {corpus._W}><w:style w:styleId="Dau"><w:rPr><w:caps/></w:rPr></w:style></w:styles>',
+    )
+    assert lines(zones(read(data))["body"]) == ["TUYỆT MẬT", "MẬT"]
+
+
+def test_docx_properties_and_fonts() -> None:
+    data = corpus.docx(
+        "x",
+        docProps__core="<cp:coreProperties xmlns:cp='c' xmlns:dc='d'><dc:subject>TỐI MẬT</dc:subject></cp:coreProperties>",
+        docProps__custom="<Properties xmlns:vt='v'><property name='Độ mật'><vt:lpwstr>Mật</vt:lpwstr></property></Properties>",
+        word__fontTable=f'<w:fonts {corpus._W}><w:font w:name=".VnTime"/><w:font w:name="VNI-Times"/><w:font w:name="Arial"/></w:fonts>',
+    )
+    found = read(data)
+    assert {"TỐI MẬT", "Mật"} <= set(lines(zones(found)["property"]))
+    assert found.fonts == (".VnTime", "VNI-Times")
+
+
+def test_xlsx_rows_headers_and_sheet_names() -> None:
+    found = zones(read(corpus.xlsx([["STT", "Nội dung"], ["1", "TỐI MẬT"]], header="MẬT")))
+    assert lines(found["body"]) == ["STT\tNội dung", "1\tTỐI MẬT"]
+    assert lines(found["header"]) == ["MẬT"]
+    assert "Trang 1" in found["property"]
+
+
+def test_pptx_slides() -> None:
+    found = read(corpus.pptx(["Một", "TUYỆT MẬT\nhai"]))
+    assert [(s.page, lines(s.text)) for s in found.segments] == [(1, ["Một"]), (2, ["TUYỆT MẬT", "hai"])]
+
+
+def test_odt_and_ods() -> None:
+    found = zones(read(corpus.odt(MARK, header="MẬT")))
+    assert lines(found["body"]) == MARK.split("\n") and lines(found["header"]) == ["MẬT"]
+
+
+def test_doc_piece_table() -> None:
+    found = zones(read(ole.doc(MARK, header="MẬT", box="TUYỆT MẬT")))
+    assert lines(found["body"]) == MARK.split("\n")
+    assert lines(found["header"]) == ["MẬT"] and lines(found["textbox"]) == ["TUYỆT MẬT"]
+    assert lines(zones(read(ole.doc("TUYÖT MËT\nabc", compressed=True)))["body"]) == ["TUYÖT MËT", "abc"]
+
+
+def test_xls_cells_and_header() -> None:
+    found = zones(read(ole.xls([["a", "Số 5"], ["TỐI MẬT", "x"]], header="MẬT")))
+    assert lines(found["body"]) == ["a\tSố 5", "TỐI MẬT\tx"] and lines(found["header"]) == ["MẬT"]
+
+
+def test_ppt_atoms() -> None:
+    assert lines(zones(read(ole.ppt(["Kính gửi", "TUYỆT MẬT"])))["body"]) == ["Kính gửi", "TUYỆT MẬT"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [ole.doc("x" * 9, encrypted=True), ole.xls([["a"]], encrypted=True), ole.ppt(["x"], encrypted=True),
+     ole.compound({"EncryptionInfo": bytes(5000), "EncryptedPackage": bytes(5000)})],
+)  # fmt: skip
+def test_encrypted_office(data: bytes) -> None:
+    found = read(data, "a.docx")
+    assert found.encrypted and values(found, "uninspectable") == {"encrypted"} and not found.segments
+
+
+def test_office_macros() -> None:
+    assert values(read(corpus.docx("x") and corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": "<d/>", "word/vbaProject.bin": "x"})), "active") == {"macro"}
+    macro = ole.compound({"WordDocument": bytes(5000), "Macros/VBA/dir": b"x"})
+    assert "macro" in values(read(macro), "active")
+
+
+def test_xml_bombs_are_refused() -> None:
+    bomb = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><d>&b;</d>'
+    found = read(corpus.docx("x", word__document=bomb))
+    assert found.damaged and values(found, "uninspectable") and "aaaa" not in found.plain
+    assert text.extract(bomb.encode(), "xml").damaged
+    external = '<!DOCTYPE d SYSTEM "file:///etc/passwd"><d>x</d>'
+    assert text.extract(external.encode(), "xml").damaged
+
+
+def test_large_part_is_refused() -> None:
+    data = corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": b"<d>" + b" " * (text.MAX_XML + 10) + b"</d>"})
+    assert values(text.extract(data, "docx"), "uninspectable") == {"ratio"}
+
+
+# -- RTF, HTML, plain --------------------------------------------------------------------------------------------
+
+
+def test_rtf() -> None:
+    found = zones(read(corpus.rtf(MARK, header="MẬT")))
+    assert lines(found["body"]) == MARK.split("\n") and lines(found["header"]) == ["MẬT"]
+
+
+def test_rtf_codepages_and_fonts() -> None:
+    data = rb"{\rtf1\ansi{\fonttbl{\f0\fcharset163 Times New Roman;}{\f1 .VnTime;}}\f0 M\'c2\'f2T\par \f1 tuy\'d6t m\'cbt\par}"
+    found = read(data)
+    assert found.fonts == (".VnTime",)
+    from gateway import vietnamese
+
+    body = lines(zones(found)["body"])
+    assert vietnamese.clean(body[0]) == "MẬT"
+    assert vietnamese.from_tcvn3(body[1]) == "tuyệt mật"
+
+
+def test_rtf_objects_and_depth() -> None:
+    assert "ole_object" in values(read(rb"{\rtf1{\object\objemb{\*\objdata 0105}}x}"), "active")
+    assert values(read(b"{\\rtf1 " + b"{" * 9000 + b"x"), "uninspectable") == {"too_deep"}
+
+
+def test_html() -> None:
+    page = "<html><head><style>p{}</style></head><body><p>Kính gửi</p><table><tr><td>M<b>Ậ</b>T</td></tr></table><!-- ẩn --><p style='text-transform:uppercase'>tuyệt mật</p>&nbsp;</body></html>"
+    found = zones(read(page.encode()))
+    assert {"Kính gửi", "MẬT", "TUYỆT MẬT"} <= set(lines(found["html"]))
+    assert "ẩn" not in found["html"] and "p{}" not in found["html"]
+    assert "script" in values(read(b"<html><script>x()</script></html>"), "active")
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-8-sig"])
+def test_plain(codec: str) -> None:
+    assert lines(zones(read(MARK.encode(codec), "a.txt"))["body"]) == MARK.split("\n")
+
+
+def test_inline_pgp() -> None:
+    found = read(b"abc\n-----BEGIN PGP MESSAGE-----\nx\n-----END PGP MESSAGE-----\n", "a.txt")
+    assert values(found, "uninspectable") == {"pgp"} and found.encrypted
+
+
+# -- PDF ---------------------------------------------------------------------------------------------------------
+
+
+def test_pdf_pages_and_columns() -> None:
+    data = corpus.pdf([[(50, 60, "UBND TỈNH"), (320, 60, "CỘNG HÒA XÃ HỘI"), (50, 80, "Số:"), (100, 80, "/QĐ-UBND"), (320, 80, "Hà Nội, ngày 5"), (76, 80, "25")], [(60, 60, "TỐI MẬT")]])
+    found = read(data)
+    assert found.pages == 2
+    first = found.segments[[s.page for s in found.segments].index(1)]
+    assert first.text.split("\n")[0] == "UBND TỈNH\tCỘNG HÒA XÃ HỘI"
+    assert first.text.split("\n")[1].split("\t")[0].replace(" ", "") == "Số:25/QĐ-UBND"  # drawn last, read in its place
+    assert [s.text for s in found.segments if s.page == 2] == ["TỐI MẬT"]
+
+
+def _with(data: bytes, catalogue: bytes, objects: bytes = b"") -> bytes:
+    """The PDF with entries added to its catalogue; its offsets are then wrong and PDFium rebuilds them."""
+    return data.replace(b"/Type /Catalog", b"/Type /Catalog " + catalogue, 1).replace(b"xref\n", objects + b"xref\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "objects", "value"),
+    [
+        (b"/OpenAction << /S /JavaScript /JS (app.alert\\(1\\)) >>", b"", "javascript"),
+        (b"/OpenAction << /S /#4aavaScript /#4a#53 (x) >>", b"", "javascript"),
+        (b"/OpenAction << /S /Launch /F (cmd.exe) >>", b"", "launch"),
+        (b"/OpenAction 900 0 R", b"900 0 obj\n<< /S /URI /URI (http://a.example) >>\nendobj\n", "openaction"),
+        (b"/AcroForm << /XFA (x) >>", b"", "xfa"),
+        (b"/Names << /EmbeddedFiles << /Names [] >> >>", b"", "embedded_file"),
+    ],
+)
+def test_pdf_active_content(catalogue: bytes, objects: bytes, value: str) -> None:
+    assert value in values(read(_with(corpus.pdf("Kính gửi"), catalogue, objects)), "active")
+
+
+def test_pdf_opening_a_page_is_not_active() -> None:
+    assert not values(read(_with(corpus.pdf("Kính gửi"), b"/OpenAction [3 0 R /FitH 800]")), "active")
+    assert not values(read(corpus.pdf("Kính gửi")), "active")
+
+
+def _protected(user: str, owner: str) -> bytes:
+    from io import BytesIO
+
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter()
+    writer.append(PdfReader(BytesIO(corpus.pdf("Kính gửi\nTỐI MẬT"))))
+    writer.encrypt(user_password=user, owner_password=owner, algorithm="AES-128")
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_pdf_passwords() -> None:
+    locked = read(_protected("mo", "chu"))
+    assert locked.encrypted and values(locked, "uninspectable") == {"encrypted"}
+    opens = read(_protected("", "chu"))  # only changing it is restricted: the text is there to be read
+    assert not opens.encrypted and "TỐI MẬT" in opens.plain
+
+
+def test_pdf_annotations_and_embedded_files() -> None:
+    from io import BytesIO
+
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.annotations import FreeText
+
+    writer = PdfWriter()
+    writer.append(PdfReader(BytesIO(corpus.pdf("Kính gửi"))))
+    writer.add_annotation(0, FreeText(text="TUYỆT MẬT", rect=(50, 550, 200, 650)))
+    writer.add_attachment("kèm.txt", b"abc")
+    out = BytesIO()
+    writer.write(out)
+    found = read(out.getvalue())
+    assert "TUYỆT MẬT" in zones(found)["annotation"]
+    assert found.embedded == [("kèm.txt", b"abc")] and "embedded_file" in values(found, "active")
+
+
+def test_pdf_without_text_layer_and_damaged() -> None:
+    blank = read(corpus.pdf([[]]))
+    assert blank.layer == "none" and blank.pages == 1
+    assert read(corpus.pdf(MARK * 5)).layer == "full"
+    hurt = read(b"%PDF-1.4\n" + bytes(200))
+    assert hurt.damaged and values(hurt, "uninspectable")
+
+
+def test_garbage_layer() -> None:
+    assert text.is_garbage("\ue001\ue002 \ue003\ue004 " * 60)
+    assert text.is_garbage("xkq zzt wrrt bcdfg hjkl mnpq rstv wxz " * 20)
+    for paper in corpus.papers(10):
+        for encode in corpus.ENCODINGS.values():
+            assert not text.is_garbage(encode(paper.text))
+    assert not text.is_garbage("The quick brown fox jumps over the lazy dog. " * 20)
+    assert not text.is_garbage("1 234 567,89\t12\t2024\n" * 40)
+
+
+@pytest.mark.parametrize("kind", sorted(text.READERS))
+@settings(max_examples=15)
+@given(data=st.binary(max_size=200))
+def test_total(kind: str, data: bytes) -> None:
+    head = {"pdf": b"%PDF-1.4\n", "rtf": b"{\\rtf1 ", "xml": b"<?xml version='1.0'?><a>", "html": b"<html>"}.get(kind, b"")
+    text.extract(head + data, kind)
+
+
+def test_types_without_text_give_none() -> None:
+    assert not text.extract(b"\xff\xd8\xff", "jpg").segments
+
+
+def test_zip_package_with_a_password(tmp_path: Path) -> None:
+    raw = bytearray(corpus.docx("x"))
+    at = raw.find(b"PK\x01\x02")
+    while at >= 0:
+        raw[at + 8] |= 1
+        at = raw.find(b"PK\x01\x02", at + 4)
+    assert zipfile.is_zipfile(_kept(tmp_path, bytes(raw)))
+    assert text.extract(bytes(raw), "docx").encrypted
+
+
+def _kept(folder: Path, data: bytes) -> Path:
+    path = folder / "a.docx"
+    path.write_bytes(data)
+    return path
