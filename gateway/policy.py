@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cel
 from pydantic import BeforeValidator, Field, model_validator
 
 from gateway import __version__, config
@@ -218,7 +217,7 @@ class OwnRule(config.Settings):
         if self.mode == "observe" and self.to is None:
             raise ValueError("observe needs `to`, the last day of observing")
         try:
-            cel.compile(self.when).execute(_cel_facts(_EMPTY))
+            _compile(self.when).execute(_cel_facts(_EMPTY))
         except (ValueError, RuntimeError, TypeError) as error:
             first = re.sub(r"\s+", " ", str(error).split("\n")[0])
             raise ValueError(f"rule {self.id}: when: {first}") from None
@@ -450,7 +449,7 @@ def _assemble(main: PolicyFile, profiles: dict[str, Profile], citations: dict[st
         citations,
         hashlib.sha256(text.encode()).hexdigest(),
         text,
-        {one.id: cel.compile(one.when) for one in main.own_rules},
+        {one.id: _compile(one.when) for one in main.own_rules},
     )
 
 
@@ -962,6 +961,13 @@ def _own(policy: Policy, ruling: _Ruling, own: OwnRule) -> bool | str:
         )
     )
     return True
+
+
+def _compile(condition: str) -> Any:
+    """A CEL program. Imported when a policy has conditions: the package brings its own shell, a second of imports."""
+    import cel
+
+    return cel.compile(condition)
 
 
 def _cel_facts(facts: dict[str, Any]) -> dict[str, Any]:
