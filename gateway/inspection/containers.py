@@ -151,7 +151,7 @@ def sniff(data: bytes, name: str = "") -> str:
     if head[40:44] == b" EMF" and head.startswith(b"\x01\x00\x00\x00"):
         return "emf"
     if head[:1] == b"\x30" and (oid := head[:64].find(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07")) >= 0:
-        return {2: "p7s", 3: "p7m", 5: "p7m", 6: "p7m"}.get(head[oid + 11] if len(head) > oid + 11 else 0, "p7s")
+        return {2: "p7s", 3: "p7m", 5: "p7m", 6: "p7m"}.get(head[oid + 10] if len(head) > oid + 10 else 0, "p7s")
     at = head[:1024].find(b"%PDF-")
     if at >= 0:  # some makers put a few bytes before it, and readers accept that within the first 1024
         return "pdf"
@@ -779,10 +779,10 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
         if b"Rar!\x1a\x07" in tail[-66_000:] and type in ("jpg", "png", "gif"):
             yield "rar"
     elif (
-        type in ("zip", "docx", "xlsx", "pptx", "odt", "ods")
-        and not data.startswith(b"PK")
-        or type in ("zip",)
-        and b"%PDF-" in head
+        (type in ("zip", "docx", "xlsx", "pptx", "odt", "ods")
+        and not data.startswith(b"PK"))
+        or (type in ("zip",)
+        and b"%PDF-" in head)
     ):
         yield "pdf" if b"%PDF-" in head else "unknown"
 

@@ -217,13 +217,15 @@ def _pages(segments: Iterable[Segment]) -> tuple[list[list[str]], str, bool]:
 
 
 def _lines(text: str) -> list[str]:
+    charset = vietnamese.charset_of(text[:20_000])
+    if charset:  # before anything is cleaned: see `vietnamese`
+        text = "\n".join(_reread(line, charset) for line in re.split(r"\r\n|\r|\n", text))
     text = vietnamese.clean(text)
-    charset = vietnamese.charset_of(text[:4000])
-    if charset:
-        for view in vietnamese.legacy_views(text):
-            if view.charset == charset:
-                text = vietnamese.clean(view.text)
     return [_EMPHASIS.sub("", line).strip(" \r#>") for line in text.split("\n") if line.strip(" \t\r*_#>|")]
+
+
+def _reread(line: str, charset: str) -> str:
+    return next((view.text for view in vietnamese.legacy_views(line) if view.charset == charset), line)
 
 
 def _cells(line: str) -> list[str]:

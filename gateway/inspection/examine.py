@@ -269,7 +269,7 @@ class _Examiner:
         elif kind in text.READERS or kind in PAGED:
             members = self.read(data, name, kind, path, facts)
         elif kind in ("p7s", "p7m"):
-            self.cms(data, kind, path, facts)
+            members = self.cms(data, kind, path, facts)
         elif kind in UNREADABLE and not (kind in _PICTURES and (inline or len(data) < 20_000)):
             value = (
                 "pgp"
@@ -418,12 +418,27 @@ class _Examiner:
         self.findings += [finding.model_copy(update={"about": path}) for finding in found.findings]
         return found.signatures, found.boxes
 
-    def cms(self, data: bytes, kind: str, path: str, facts: dict[str, Any]) -> None:
+    def cms(
+        self, data: bytes, kind: str, path: str, facts: dict[str, Any]
+    ) -> list[tuple[str, bytes, str, bool]]:
+        """Cryptographic Message Syntax (RFC 5652): what is signed may lie inside (opaque) or beside it (detached)."""
         if kind == "p7m":
             facts["encrypted"] = True
             self.found("uninspectable", "smime", path)
-        else:
-            self.ran("signature", Status.SKIPPED, path, "detached CMS signature: recognised, not checked")
+            return []
+
+        def work() -> bytes | None:
+            from asn1crypto import cms, pem
+
+            der = pem.unarmor(data)[2] if pem.detect(data) else data
+            content = cms.ContentInfo.load(der)["content"]["encap_content_info"]["content"]
+            return content.native if content is not None else None
+
+        content = self.check("containers", path, work, b"", self.budget.file_seconds)
+        self.ran("signature", Status.SKIPPED, path, "CMS signature: recognised, not checked")
+        if content == b"":
+            self.found("uninspectable", "unknown_container", path)
+        return [("noi-dung", content, "", False)] if content else []
 
     def pictures(
         self, data: bytes, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
