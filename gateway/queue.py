@@ -7,7 +7,8 @@ One attempt leaves two marks in the table `attempt`, the relay journal: the inte
 An intent without a result at start-up is a delivery that may have happened: it is marked `interrupted`, logged as a
 possible duplicate, and tried again. Losing mail is no option, so a duplicate is; but each one is explained.
 
-Results are written in groups: what arrives while one transaction is on its way to the disk shares the next.
+The loop makes turns: one transaction writes down what has happened since the last and claims what is due, with the
+intents. A claimed recipient has no `next_attempt_at` until its result is written.
 
 A person's decisions come from another process (`congvan held`, `congvan queue`): they are rows too, and a touch of the
 file `queue.poke` beside the database, which the daemon looks at once a second, tells it to look at once.
@@ -24,7 +25,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -45,14 +46,19 @@ from gateway.store import Damaged, Store
 if TYPE_CHECKING:
     from gateway.log import MailLog
 
-#: Messages read from the database ahead of each lane.
-_AHEAD = 100
+#: Messages claimed for each connection. All have their intent written: more would save little and make a crash explain
+#: duplicates that cannot be.
+_AHEAD = 4
+#: Rows of one look at the queue.
+_ROWS = 500
 #: Recipients of one transaction with a next hop: every server takes 100 (RFC 5321 section 4.5.3.1.8).
 _RECIPIENTS = 100
 #: Bytes of one message that are read into memory; larger ones are read from disk while they are sent.
 _IN_MEMORY = 1 << 20
-#: Bytes of small messages read together with their rows.
-_PREFETCH, _PREFETCH_EACH = 4 << 20, 1 << 16
+#: Bytes of a message that is read together with others, in one change of threads.
+_SMALL = 1 << 16
+#: Seconds between two turns: what comes in between shares a transaction. Nobody notices in a mail.
+_PACE = 0.01
 #: How long a connection is kept without mail, seconds.
 _IDLE = 5.0
 #: A next hop that cannot be used is left alone for a minute, then two, up to five (the first step of the schedule).
@@ -65,7 +71,7 @@ _REGAIN = 50
 _WHOLE = 50_000
 #: Seconds between looks at `queue.poke`, and between looks for mail that is late.
 _POKE, _REMIND = 1.0, 60.0
-#: Seconds after a failed write of results.
+#: Seconds after a failed turn.
 _WRITE_AGAIN = 2.0
 
 _DUE = """
@@ -121,18 +127,34 @@ class _Settled:
     reply: str
     next_attempt_at: int | None
     attempted: bool  # an intent is open
+    at: int
     counted: bool = True  # as an attempt of the schedule
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What the next transaction writes, and who waits for it."""
+class _Results:
+    """What has happened and is not written down yet."""
 
-    intents: list[dict[str, Any]] = field(default_factory=list)
     settled: list[_Settled] = field(default_factory=list)
     leaves: list[dict[str, Any]] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    done: asyncio.Future[None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.settled)
+
+    def then(self, later: _Results) -> _Results:
+        return _Results(self.settled + later.settled, self.leaves + later.leaves, self.notices + later.notices)
+
+
+@dataclass(slots=True)
+class _Claimed:
+    """What a turn found due."""
+
+    jobs: list[_Job] = field(default_factory=list)
+    put_off: list[_Job] = field(default_factory=list)  # their hop is down, or there is none
+    shut: set[str] = field(default_factory=set)  # lanes for which there may be more
+    unread: bool = False  # there were too many rows for one turn
+    pause: float = _REMIND
 
 
 class _Lane:
@@ -141,19 +163,23 @@ class _Lane:
     def __init__(self, hop: NextHop) -> None:
         self.hop = hop
         self.pending: deque[_Job] = deque()
-        self.flying: set[int] = set()  # ids of recipients pending or under way
         self.workers: dict[asyncio.Task[None], HopConnection] = {}
         self.idle: list[tuple[float, HopConnection]] = []
         self.limit = hop.connections
-        self.more = False  # the database holds more that is due
+        self.more = False  # the database may hold more that is due
         self.down_until = 0.0  # loop time
         self.down_reply = ""
         self.downs = 0  # times in a row that it was found down
         self.breaks = 0  # sessions in a row that broke
         self.successes = 0
 
-    def full(self) -> bool:
-        return len(self.pending) >= _AHEAD
+    def room(self) -> int:
+        """How many messages it takes now; -1: it is down, and what is due is put off."""
+        if self.down_until > asyncio.get_running_loop().time():
+            return -1
+        if self.downs:  # one message tries whether it is back
+            return 0 if self.workers or self.pending else 1
+        return max(0, _AHEAD * self.limit - len(self.pending))
 
 
 class Queue:
@@ -183,12 +209,11 @@ class Queue:
         self._archive = Archive(database, store, settings)
         self._lanes = {hop.name: _Lane(hop) for hop in settings.next_hops}
         self._wake = asyncio.Event()
-        self._batch = _Batch()
-        self._writing: asyncio.Task[None] | None = None
+        self._results = _Results()
+        self._turned = 0.0  # when the last turn ended, loop time
         self._stopping = False
         self._reminded = 0.0
         self._tasks: set[asyncio.Future[None]] = set()
-        self._adrift: set[int] = set()  # ids of recipients that belong to no lane and are being written down
         self._poke_file = store.root.parent / "queue.poke"
 
     # ------------------------------------------------------------------------------------------------------ the loop
@@ -199,20 +224,29 @@ class Queue:
 
     async def run(self, stop: asyncio.Event, drain: float = 15.0) -> None:
         """Deliver until `stop`; then let attempts under way finish, for `drain` seconds at most."""
+        loop = asyncio.get_running_loop()
         helpers = [asyncio.create_task(self._stopper(stop)), asyncio.create_task(self._watch_poke())]
+        recovered = False
         try:
-            await self._recover()
             while not stop.is_set():
                 self._wake.clear()
                 try:
-                    pause = await self._collect()
+                    if not recovered:
+                        await self._recover()
+                        recovered = True
+                    pause = await self._turn()
                     await self._remind()
                 except Failure as failure:
-                    self._error("queue cannot read", reason=failure.private)
-                    pause = _WRITE_AGAIN
-                timer = asyncio.get_running_loop().call_later(pause, self._wake.set)
+                    self._error("queue cannot reach the database", reason=failure.private)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), _WRITE_AGAIN)
+                    self._wake.set()
+                    continue
+                timer = loop.call_later(pause, self._wake.set)
                 await self._wake.wait()
                 timer.cancel()
+                if (early := self._turned + _PACE - loop.time()) > 0:
+                    await asyncio.sleep(early)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -245,16 +279,23 @@ class Queue:
                         task.cancel()
         workers = [task for lane in self._lanes.values() for task in lane.workers]
         await asyncio.gather(*workers, return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5.0)  # what is not written by then is found at the next start
         for lane in self._lanes.values():
+            for job in lane.pending:
+                self._settle(job, _stopped(job, False), again=True)
+            lane.pending.clear()
             for _, connection in lane.idle:
                 await connection.close()
             lane.idle.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+        try:
+            await self._turn(claim=False)
+        except Failure as failure:  # the intents stay open: the next start finds them
+            self._error("results not written", reason=failure.private)
         await self._archive.close()
 
     async def _recover(self) -> None:
-        """Intents without a result: the process ended between DATA and its answer."""
+        """What a process that ended left claimed. An intent without a result: it ended before the answer to DATA."""
 
         def find(connection: Connection) -> list[Any]:
             rows = connection.exec_driver_sql(
@@ -263,8 +304,8 @@ class Queue:
             ).all()
             _execute(
                 connection,
-                "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND id IN"
-                " (SELECT recipient FROM attempt WHERE finished_at IS NULL)",
+                "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND (next_attempt_at IS NULL OR id"
+                " IN (SELECT recipient FROM attempt WHERE finished_at IS NULL))",
                 [{"now": now}],
             )
             _execute(
@@ -283,111 +324,161 @@ class Queue:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    # ------------------------------------------------------------------------------------------------------ what is due
+    # ------------------------------------------------------------------------------------------------------ one turn
 
-    async def _collect(self) -> float:
-        """Give every lane with room what is due. Returns the seconds until something will be due."""
-        full = [name for name, lane in self._lanes.items() if lane.full()]
-        for name in full:
-            self._lanes[name].more = True
-        while True:
-            now = self._now()
-            flying = self._adrift.union(*(lane.flying for name, lane in self._lanes.items() if name not in full))
-            limit = 2 * _AHEAD + len(flying)
-            jobs, count, next_at = await self._database.read(
-                functools.partial(self._read_due, now=now, full=full, limit=limit, flying=flying)
+    async def _turn(self, claim: bool = True) -> float:
+        """One transaction: what has happened is written down, what is due is claimed, with its intent, for the lanes
+        that have room. Returns the seconds until something else will be due. Raises Failure; then nothing has changed.
+        """
+        results, self._results = self._results, _Results()
+        rooms = {name: lane.room() for name, lane in self._lanes.items()}
+        try:
+            digests = [hashlib.sha256(notice.data).hexdigest() for notice in results.notices]
+            if results.notices:
+                puts = [((one.data,), digest) for one, digest in zip(results.notices, digests, strict=True)]
+                await asyncio.to_thread(self._store.put_all, puts)
+            claimed = await self._database.write(
+                functools.partial(self._rows, results=results, digests=digests, rooms=rooms, claim=claim)
             )
-            for job in jobs:
-                self._offer(job, full)
-            if count < limit or not jobs:
-                break
-        return _REMIND if next_at is None else max(0.0, min(_REMIND, (next_at - self._now()) / 1000))
+        except BaseException as error:
+            self._results = results.then(self._results)
+            if isinstance(error, Exception) and not isinstance(error, Failure):
+                self._exception("a turn of the queue failed in an unforeseen way")
+                raise Failure("Local error", repr(error)) from error
+            raise
+        self._turned = asyncio.get_running_loop().time()
+        for name, lane in self._lanes.items():
+            lane.more = name in claimed.shut
+        small = [job for job in claimed.jobs if job.first.size <= _SMALL]
+        if small:
+            await asyncio.to_thread(self._load_small, small)
+        for job in claimed.put_off:
+            known = self._lanes.get(job.first.destination)
+            domain = job.first.address.rpartition("@")[2]
+            reply = known.down_reply if known else f"4.4.4 no next hop for {domain} in the configuration"
+            self._put_off(job, reply, attempted=False)
+        for job in claimed.jobs:
+            lane = self._lanes[job.first.destination]
+            lane.pending.append(job)
+            self._staff(lane)
+        if self._results or claimed.unread:
+            self._wake.set()
+        return claimed.pause
 
-    def _read_due(
-        self, connection: Connection, *, now: int, full: Sequence[str], limit: int, flying: set[int]
-    ) -> tuple[list[_Job], int, int | None]:
-        """Runs in a reader's thread. Small messages come with their bytes: one change of threads for both."""
-        values: dict[str, Any] = {"now": now, "limit": limit}
-        marks = []
-        for number, name in enumerate(full):
-            marks.append(f":full{number}")
-            values[f"full{number}"] = name
-        other = f" AND r.destination NOT IN ({', '.join(marks)})" if marks else ""
-        found = _execute(
-            connection,
-            f"{_DUE} WHERE r.state = 'queued' AND r.next_attempt_at <= :now{other}"
-            " ORDER BY r.next_attempt_at, r.id LIMIT :limit",
-            [values],
-        ).all()
+    def _rows(
+        self, connection: Connection, *, results: _Results, digests: Sequence[str], rooms: dict[str, int], claim: bool
+    ) -> _Claimed:
+        """Runs in the writer's thread, inside its transaction."""
+        now = self._now()
+        self._write_results(connection, results, digests, now)
+        claimed = _Claimed()
+        if not claim:
+            return claimed
+        claimed.shut = {name for name, room in rooms.items() if room == 0}
+        for _ in range(8):
+            values: dict[str, Any] = {"now": now, "limit": _ROWS}
+            values |= {f"shut{number}": name for number, name in enumerate(sorted(claimed.shut))}
+            marks = ", ".join(f":shut{number}" for number in range(len(claimed.shut)))
+            other = f" AND r.destination NOT IN ({marks})" if marks else ""
+            found = _execute(
+                connection,
+                f"{_DUE} WHERE r.state = 'queued' AND r.next_attempt_at <= :now{other}"
+                " ORDER BY r.next_attempt_at, r.id LIMIT :limit",
+                [values],
+            ).all()
+            jobs: dict[tuple[str, str], _Job] = {}
+            taken: list[dict[str, Any]] = []
+            intents: list[dict[str, Any]] = []
+            for row in (Due(*one) for one in found):
+                if row.destination not in rooms:  # that hop is gone from the configuration: take today's way
+                    hop = self._settings.hop_for(row.address.rpartition("@")[2].lower())
+                    row.destination = hop.name if hop else row.destination
+                room = rooms.get(row.destination, -1)
+                key = (row.case, row.destination)
+                if key in jobs and len(jobs[key].rows) < _RECIPIENTS:
+                    jobs[key].rows.append(row)
+                elif room == 0:
+                    claimed.shut.add(row.destination)
+                    continue
+                else:
+                    jobs[key] = _Job([row])
+                    if room > 0:
+                        rooms[row.destination] -= 1
+                    (claimed.jobs if room > 0 else claimed.put_off).append(jobs[key])
+                taken.append({"id": row.id})
+                if room >= 0:
+                    intents.append({"recipient": row.id, "at": now, "destination": row.destination})
+            if taken:
+                _execute(connection, "UPDATE recipient SET next_attempt_at = NULL WHERE id = :id", taken)
+            if intents:
+                _execute(
+                    connection,
+                    "INSERT INTO attempt (recipient, intent_at, destination, result, reply)"
+                    " VALUES (:recipient, :at, :destination, '', '')",
+                    intents,
+                )
+            claimed.unread = len(found) == _ROWS
+            if not claimed.unread:
+                break
         soon = _execute(
             connection,
             "SELECT next_attempt_at FROM recipient WHERE state = 'queued' AND next_attempt_at > :now"
             " ORDER BY next_attempt_at LIMIT 1",
             [{"now": now}],
         ).scalar()
-        jobs: dict[tuple[str, str, int], _Job] = {}
-        counts: dict[tuple[str, str], int] = {}
-        room = _PREFETCH
-        for found_row in found:
-            row = Due(*found_row)
-            if row.id in flying:
-                continue
-            group = (row.case, row.destination)
-            counts[group] = counts.get(group, 0) + 1
-            key = (*group, (counts[group] - 1) // _RECIPIENTS)
-            if key in jobs:
-                jobs[key].rows.append(row)
-                continue
-            job = jobs[key] = _Job([row])
-            if row.size <= min(_PREFETCH_EACH, room):
-                room -= row.size
-                with contextlib.suppress(Damaged):  # the worker finds it again, and says so
-                    job.content = Content(row.trace, (self._store.read(row.sha256),))
-        return list(jobs.values()), len(found), soon
+        if soon is not None:
+            claimed.pause = min(_REMIND, (soon - now) / 1000)
+        return claimed
 
-    def _offer(self, job: _Job, full: list[str]) -> None:
-        name = job.first.destination
-        lane = self._lanes.get(name)
-        if lane is None:
-            self._no_way(job)
-            return
-        if lane.full():
-            lane.more = True
-            if name not in full:
-                full.append(name)
-            return
-        if any(row.id in lane.flying for row in job.rows):
-            job.rows = [row for row in job.rows if row.id not in lane.flying]
-            if not job.rows:
-                return
-        lane.flying.update(row.id for row in job.rows)
-        if lane.down_until > asyncio.get_running_loop().time():
-            self._put_off(lane, job)
-        else:
-            lane.pending.append(job)
-            self._staff(lane)
+    def _write_results(self, connection: Connection, results: _Results, digests: Sequence[str], now: int) -> None:
+        journal = [
+            {"id": one.row.id, "now": now, "result": one.result, "reply": one.reply}
+            for one in results.settled
+            if one.attempted
+        ]
+        if journal:
+            _execute(
+                connection,
+                "UPDATE attempt SET finished_at = :now, result = :result, reply = :reply"
+                " WHERE recipient = :id AND finished_at IS NULL",
+                journal,
+            )
+        if results.settled:
+            _execute(
+                connection,
+                "UPDATE recipient SET state = :state, attempts = attempts + :one, next_attempt_at = :next,"
+                " first_attempt_at = coalesce(first_attempt_at, :now), settled_at = :settled, last_reply = :reply,"
+                " destination = :destination WHERE id = :id AND state = 'queued'",
+                [
+                    {
+                        "id": one.row.id,
+                        "state": one.state,
+                        "one": int(one.counted),
+                        "next": one.next_attempt_at,
+                        "now": one.at,
+                        "settled": now if one.state in ("delivered", "failed") else None,
+                        "reply": one.reply,
+                        "destination": one.row.destination,
+                    }
+                    for one in results.settled
+                ],
+            )
+        for leaf in results.leaves:
+            append_leaf(connection, now / 1000, leaf)
+        for notice, digest in zip(results.notices, digests, strict=True):
+            self._archive._append_notice(connection, notice, digest, now / 1000)
 
-    def _no_way(self, job: _Job) -> None:
-        """The hop these rows name is gone from the configuration: take today's way, or wait until there is one."""
-        first = job.first
-        hop = self._settings.hop_for(first.address.rpartition("@")[2].lower())
-        if hop is not None and hop.name in self._lanes:
-            lane = self._lanes[hop.name]
-            for row in job.rows:
-                row.destination = hop.name
-            lane.flying.update(row.id for row in job.rows)
-            lane.pending.append(job)
-            self._staff(lane)
-            return
-        reply = f"4.4.4 no next hop for {first.address.rpartition('@')[2]} in the configuration"
-        outcomes = [Outcome(row.address, "deferred", reply, "4.4.4") for row in job.rows]
-        self._adrift.update(row.id for row in job.rows)
-        self._background(self._settle(job, outcomes, attempted=False))
+    def _load_small(self, jobs: Sequence[_Job]) -> None:
+        """Blocks."""
+        for job in jobs:
+            with contextlib.suppress(Damaged):  # the worker finds it again, and says so
+                job.content = self._load(job.first)
 
-    def _put_off(self, lane: _Lane, job: _Job) -> None:
-        """The hop is known to be down: the schedule goes on as if it had been asked."""
-        outcomes = [Outcome(row.address, "deferred", lane.down_reply, "4.4.1", hop_down=True) for row in job.rows]
-        self._background(self._settle(job, outcomes, attempted=False, lane=lane))
+    def _load(self, row: Due) -> Content:
+        """Blocks. Raises Damaged."""
+        if row.size <= _IN_MEMORY:
+            return Content(row.trace, (self._store.read(row.sha256),))
+        return Content(row.trace, self._store.chunks(row.sha256), lambda: self._store.chunks(row.sha256))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -397,9 +488,8 @@ class Queue:
     # ------------------------------------------------------------------------------------------------------ the lanes
 
     def _staff(self, lane: _Lane) -> None:
-        """As many workers as there is work for, within the lane's limit; only one to try a hop that was down."""
-        limit = 1 if lane.downs else lane.limit
-        while lane.pending and len(lane.workers) < limit and not self._stopping:
+        """As many workers as there is work for, within the lane's limit."""
+        while lane.pending and len(lane.workers) < lane.limit and not self._stopping:
             if lane.idle:
                 connection = lane.idle.pop()[1]
             else:
@@ -413,20 +503,24 @@ class Queue:
         assert task is not None
         try:
             while job is not None:
-                if lane.more and len(lane.pending) < _AHEAD // 2:
-                    lane.more = False
+                if lane.more and len(lane.pending) <= lane.limit:
                     self._wake.set()
                 if not await self._one(lane, connection, job):
                     break
                 job = lane.pending.popleft() if lane.pending and not self._stopping else None
         except asyncio.CancelledError:
+            assert job is not None
+            self._settle(job, _stopped(job, connection.sending), again=True)
             connection.abort()
         except Exception:
+            assert job is not None
+            self._exception("delivery failed in an unforeseen way", hop=lane.hop.name, case=job.first.case)
+            reply = "4.3.0 local error"
+            self._settle(
+                job,
+                [Outcome(row.address, "deferred", reply, "4.3.0", interrupted=connection.sending) for row in job.rows],
+            )
             connection.abort()
-            self._exception("delivery failed in an unforeseen way", hop=lane.hop.name)
-            if job is not None:  # the rows are as they were; not at once again
-                loop.call_later(_REMIND, lane.flying.difference_update, {row.id for row in job.rows})
-                loop.call_later(_REMIND, self._wake.set)
         finally:
             del lane.workers[task]
             if connection.open and not self._stopping:
@@ -435,6 +529,8 @@ class Queue:
             else:
                 connection.abort()
             self._staff(lane)
+            if lane.more:
+                self._wake.set()
 
     def _sweep(self, lane: _Lane) -> None:
         """Close connections that had no mail for a while."""
@@ -446,14 +542,13 @@ class Queue:
 
     async def _one(self, lane: _Lane, connection: HopConnection, job: _Job) -> bool:
         """One attempt. Returns whether this worker should go on."""
+        first, content = job.first, job.content
         try:
-            content = job.content
             if content is None:
-                content = await asyncio.to_thread(self._load, job.first)
+                content = await asyncio.to_thread(self._load, first)
         except Damaged as damage:
-            await self._set_aside(lane, job, damage)
+            self._set_aside(job, damage)
             return True
-        first = job.first
         letter = Letter(
             first.sender,
             tuple(Target(row.address, row.notify, row.orcpt) for row in job.rows),
@@ -462,32 +557,10 @@ class Queue:
             first.envid,
             bool(first.smtputf8),
         )
-        try:
-            await self._intend(lane, job)
-        except Failure as failure:
-            self._error("no attempt: the intent could not be written", case=first.case, reason=failure.private)
-            lane.flying.difference_update(row.id for row in job.rows)
-            await asyncio.sleep(_WRITE_AGAIN)
-            self._wake.set()
-            return True
-        try:
-            outcomes = await connection.attempt(letter)
-        except asyncio.CancelledError:
-            reply = "4.3.2 the gateway was stopped during the attempt"
-            outcomes = [
-                Outcome(row.address, "deferred", reply, "4.3.2", interrupted=connection.sending) for row in job.rows
-            ]
-            await self._settle(job, outcomes, lane=lane, stopped=True)
-            raise
+        outcomes = await connection.attempt(letter)
         health = self._judge(lane, outcomes)
-        self._background(self._settle(job, outcomes, lane=lane, stopped=health == "crowded"))
+        self._settle(job, outcomes, again=health == "crowded")
         return health == "good"
-
-    def _load(self, row: Due) -> Content:
-        """Blocks. Raises Damaged."""
-        if row.size <= _IN_MEMORY:
-            return Content(row.trace, (self._store.read(row.sha256),))
-        return Content(row.trace, self._store.chunks(row.sha256), lambda: self._store.chunks(row.sha256))
 
     def _judge(self, lane: _Lane, outcomes: Sequence[Outcome]) -> str:
         """How is the hop: `good`; `crowded`, it takes no more connections than the others of this lane; or `down`."""
@@ -499,7 +572,6 @@ class Queue:
                 self._info("next hop is back", hop=lane.hop.name)
                 self._background(self._release_lane(lane, lane.down_reply))
                 lane.downs, lane.down_until, lane.limit = 0, 0.0, lane.hop.connections
-                self._staff(lane)
             elif lane.limit < lane.hop.connections and lane.successes % _REGAIN == 0:
                 lane.limit += 1
             return "good"
@@ -516,9 +588,14 @@ class Queue:
         lane.down_reply = outcomes[0].reply
         self._warning("next hop is down", hop=lane.hop.name, reply=lane.down_reply, seconds=pause)
         for job in lane.pending:
-            self._put_off(lane, job)
+            self._put_off(job, lane.down_reply, attempted=True)
         lane.pending.clear()
         return "down"
+
+    def _put_off(self, job: _Job, reply: str, attempted: bool) -> None:
+        """The hop is known to be down: the schedule goes on as if it had been asked."""
+        outcomes = [Outcome(row.address, "deferred", reply, "4.4.1", hop_down=True) for row in job.rows]
+        self._settle(job, outcomes, attempted=attempted)
 
     async def _release_lane(self, lane: _Lane, reply: str) -> None:
         """The hop works again: what waited for it, and for nothing else, need not wait for its schedule."""
@@ -528,57 +605,73 @@ class Queue:
             "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND destination = :destination"
             " AND next_attempt_at > :now AND (last_reply = :reply OR last_reply LIKE '4.4.1 %')"
         )
-        try:
+        with contextlib.suppress(Failure):  # then it waits for its schedule
             await self._database.write(lambda connection: _execute(connection, statement, [values]))
-        except Failure:
-            return  # then it waits for its schedule
         self._wake.set()
 
-    async def _set_aside(self, lane: _Lane, job: _Job, damage: Damaged) -> None:
+    def _set_aside(self, job: _Job, damage: Damaged) -> None:
         """The bytes are not those we took (reliability.md R10): never sent, never skipped in silence. A person puts the
         file back and releases the message, or returns it."""
         first = job.first
         self._error("ALARM: damaged message set aside", case=first.case, digest=damage.digest, reason=damage.reason)
         self._tell(first.case, "damaged", reason=damage.reason)
         reply = f"5.3.0 the stored message is damaged ({damage.reason})"
-        await self._record([_Settled(row, "held", "", reply, None, attempted=False) for row in job.rows])
-        lane.flying.difference_update(row.id for row in job.rows)
+        self._results.settled += [_Settled(row, "held", "deferred", reply, None, True, self._now()) for row in job.rows]
+        self._wake.set()
 
-    # ------------------------------------------------------------------------------------------------------ the journal
+    # ------------------------------------------------------------------------------------------------------ results
 
-    async def _intend(self, lane: _Lane, job: _Job) -> None:
-        """Durable before the first byte. Raises Failure."""
-        now = self._now()
-        await self._commit(intents=[{"recipient": row.id, "at": now, "destination": lane.hop.name} for row in job.rows])
+    def _settle(self, job: _Job, outcomes: Sequence[Outcome], *, attempted: bool = True, again: bool = False) -> None:
+        """What became of a job goes into the next turn, together with the reports that are owed for it.
 
-    async def _settle(
-        self,
-        job: _Job,
-        outcomes: Sequence[Outcome],
-        *,
-        attempted: bool = True,
-        lane: _Lane | None = None,
-        stopped: bool = False,
-    ) -> None:
-        """Write down what became of a job, with the reports that are owed for it."""
+        attempted: an intent is open. again: it was no attempt of the schedule, and is due at once."""
         now = self._now()
         settled, reports = [], []
         for row, outcome in zip(job.rows, outcomes, strict=True):
-            one, report = self._decide(row, outcome, now, attempted, stopped)
+            one, report = self._decide(row, outcome, now, attempted, again)
             settled.append(one)
             if report is not None:
                 reports.append(report)
-        notices = await self._patient_reports(job.first, reports, now) if reports else []
-        leaves = [leaf] if (leaf := _delivery_leaf(job, settled, outcomes, notices)) else []
-        await self._record(settled, leaves, notices)
-        (lane.flying if lane is not None else self._adrift).difference_update(row.id for row in job.rows)
-        if stopped:
-            self._wake.set()
+        if reports:
+            self._background(self._settle_with_reports(job, settled, outcomes, reports, now))
+        else:
+            self._result(job, settled, outcomes, ())
+
+    async def _settle_with_reports(
+        self,
+        job: _Job,
+        settled: Sequence[_Settled],
+        outcomes: Sequence[Outcome],
+        reports: Sequence[returns.Report],
+        now: int,
+    ) -> None:
+        notices: list[Notice] = []
+        while True:
+            try:
+                notices = await self._reports(job.first, reports, now)
+            except Failure as failure:
+                self._error("reports not made yet", case=job.first.case, reason=failure.private)
+                await asyncio.sleep(_WRITE_AGAIN)
+                continue
+            except Exception:
+                self._exception("ALARM: no report could be made", case=job.first.case)
+            break
+        self._result(job, settled, outcomes, notices)
+
+    def _result(
+        self, job: _Job, settled: Sequence[_Settled], outcomes: Sequence[Outcome], notices: Sequence[Notice]
+    ) -> None:
+        results = self._results
+        results.settled += settled
+        results.notices += notices
+        if leaf := _delivery_leaf(job, settled, outcomes, notices):
+            results.leaves.append(leaf)
         for one, outcome in zip(settled, outcomes, strict=True):
             self._tell_outcome(one, outcome)
+        self._wake.set()
 
     def _decide(
-        self, row: Due, outcome: Outcome, now: int, attempted: bool, stopped: bool
+        self, row: Due, outcome: Outcome, now: int, attempted: bool, again: bool
     ) -> tuple[_Settled, returns.Report | None]:
         """The next state of one recipient, and the report it is owed. No clock, no disk."""
         retry = self._settings.retry
@@ -587,39 +680,25 @@ class Queue:
         if outcome.result == "delivered":
             report = None
             if "SUCCESS" in wanted and not outcome.dsn:
-                final = self._protocol(row) == "lmtp"
+                lane = self._lanes.get(row.destination)
+                final = lane is not None and lane.hop.protocol == "lmtp"
                 report = _report(row, "delivered" if final else "relayed", outcome.status, outcome, now)
-            return _Settled(row, "delivered", "delivered", reply, None, attempted), report
+            return _Settled(row, "delivered", "delivered", reply, None, attempted, now), report
         if outcome.result == "failed":
             report = _report(row, "failed", outcome.status, outcome, now) if _wants(wanted, "FAILURE") else None
-            return _Settled(row, "failed", "failed", reply, None, attempted), report
+            return _Settled(row, "failed", "failed", reply, None, attempted, now), report
         result = "interrupted" if outcome.interrupted else "deferred"
-        if stopped:
-            return _Settled(row, "queued", result, reply, now, attempted, counted=False), None
+        if again:
+            return _Settled(row, "queued", result, reply, now, attempted, now, counted=False), None
         first = row.first_attempt_at if row.first_attempt_at is not None else now
         end = first + int(retry.give_up * 1000)
         if now >= end:
             report = _report(row, "failed", "5.4.7", outcome, now) if _wants(wanted, "FAILURE") else None
-            return _Settled(row, "failed", result, reply, None, attempted), report
+            return _Settled(row, "failed", result, reply, None, attempted, now), report
         step = retry.schedule[min(row.attempts, len(retry.schedule) - 1)]
         wait = step * (1 + retry.jitter * (2 * self._chance() - 1))
         # The last attempt is made when time is up, not up to an hour after.
-        return _Settled(row, "queued", result, reply, min(now + int(wait * 1000), end), attempted), None
-
-    def _protocol(self, row: Due) -> str:
-        lane = self._lanes.get(row.destination)
-        return lane.hop.protocol if lane else "smtp"
-
-    async def _patient_reports(self, first: Due, reports: Sequence[returns.Report], now: int) -> list[Notice]:
-        while True:
-            try:
-                return await self._reports(first, reports, now)
-            except Failure as failure:
-                self._error("reports not made yet", case=first.case, reason=failure.private)
-                await asyncio.sleep(_WRITE_AGAIN)
-            except Exception:
-                self._exception("ALARM: no report could be made", case=first.case)
-                return []
+        return _Settled(row, "queued", result, reply, min(now + int(wait * 1000), end), attempted, now), None
 
     async def _reports(self, first: Due, reports: Sequence[returns.Report], now: int) -> list[Notice]:
         """The DSNs owed for one message, or none: a bounce gets no bounce, and a sender that may be forged no mail."""
@@ -675,114 +754,6 @@ class Queue:
             if not whole and (b"\r\n\r\n" in found or len(found) > 1 << 18):
                 break
         return found
-
-    async def _record(
-        self,
-        settled: Iterable[_Settled],
-        leaves: Iterable[dict[str, Any]] = (),
-        notices: Iterable[Notice] = (),
-    ) -> None:
-        """Like `_commit`, but does not give up: these things have happened."""
-        settled, leaves, notices = list(settled), list(leaves), list(notices)
-        while True:
-            try:
-                return await self._commit(settled=settled, leaves=leaves, notices=notices)
-            except Failure as failure:
-                self._error("results not written yet", reason=failure.private)
-                if self._stopping:
-                    return  # the intents stay open: the next start finds them
-                await asyncio.sleep(_WRITE_AGAIN)
-
-    async def _commit(
-        self,
-        intents: Iterable[dict[str, Any]] = (),
-        settled: Iterable[_Settled] = (),
-        leaves: Iterable[dict[str, Any]] = (),
-        notices: Iterable[Notice] = (),
-    ) -> None:
-        """Add to the batch and wait until it is durable. Raises Failure."""
-        batch = self._batch
-        batch.intents += intents
-        batch.settled += settled
-        batch.leaves += leaves
-        batch.notices += notices
-        if batch.done is None:
-            batch.done = asyncio.get_running_loop().create_future()
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await asyncio.shield(batch.done)
-
-    async def _write(self) -> None:
-        """Write batches until there is none."""
-        try:
-            while self._batch.done is not None:
-                batch, self._batch = self._batch, _Batch()
-                assert batch.done is not None
-                try:
-                    digests = [hashlib.sha256(notice.data).hexdigest() for notice in batch.notices]
-                    if batch.notices:
-                        await asyncio.to_thread(
-                            self._store.put_all,
-                            [((one.data,), digest) for one, digest in zip(batch.notices, digests, strict=True)],
-                        )
-                    now = self._now()
-                    await self._database.write(functools.partial(self._rows, batch=batch, digests=digests, now=now))
-                except Exception as error:
-                    failure = error if isinstance(error, Failure) else Failure("Local error", repr(error))
-                    batch.done.set_exception(failure)
-                    batch.done.exception()  # seen, should nobody wait any more
-                    continue
-                batch.done.set_result(None)
-                if batch.notices:
-                    self._wake.set()
-        finally:
-            self._writing = None
-
-    def _rows(self, connection: Connection, *, batch: _Batch, digests: Sequence[str], now: int) -> None:
-        """Runs in the writer's thread, inside its transaction."""
-        if batch.intents:
-            _execute(
-                connection,
-                "INSERT INTO attempt (recipient, intent_at, destination, result, reply)"
-                " VALUES (:recipient, :at, :destination, '', '')",
-                batch.intents,
-            )
-        journal = [
-            {"id": one.row.id, "now": now, "result": one.result, "reply": one.reply}
-            for one in batch.settled
-            if one.attempted
-        ]
-        if journal:
-            _execute(
-                connection,
-                "UPDATE attempt SET finished_at = :now, result = :result, reply = :reply"
-                " WHERE recipient = :id AND finished_at IS NULL",
-                journal,
-            )
-        if batch.settled:
-            _execute(
-                connection,
-                "UPDATE recipient SET state = :state, attempts = attempts + :one, next_attempt_at = :next,"
-                " first_attempt_at = coalesce(first_attempt_at, :now), settled_at = :settled, last_reply = :reply,"
-                " destination = :destination WHERE id = :id AND state = 'queued'",
-                [
-                    {
-                        "id": one.row.id,
-                        "state": one.state,
-                        "one": int(one.counted),
-                        "next": one.next_attempt_at,
-                        "now": now,
-                        "settled": now if one.state in ("delivered", "failed") else None,
-                        "reply": one.reply,
-                        "destination": one.row.destination,
-                    }
-                    for one in batch.settled
-                ],
-            )
-        for leaf in batch.leaves:
-            append_leaf(connection, now / 1000, leaf)
-        for notice, digest in zip(batch.notices, digests, strict=True):
-            self._archive._append_notice(connection, notice, digest, now / 1000)
 
     # ------------------------------------------------------------------------------------------------------ late mail
 
@@ -901,9 +872,14 @@ class Queue:
         def write(connection: Connection) -> int:
             where = " AND message = :case" if case else ""
             values = {"now": now, "case": case} if case else {"now": now}
-            count = _execute(
-                connection, f"UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued'{where}", [values]
-            ).rowcount
+            found = _execute(connection, f"SELECT count(*) FROM recipient WHERE state = 'queued'{where}", [values])
+            count = int(found.scalar() or 0)
+            _execute(  # those under way are claimed
+                connection,
+                "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued'"
+                f" AND next_attempt_at IS NOT NULL{where}",
+                [values],
+            )
             if count:
                 _decide_row(connection, case or "*", now, who, "retry", reason)
             return count
@@ -1024,6 +1000,11 @@ class Queue:
 
 
 # ---------------------------------------------------------------------------------------------------------- values
+
+
+def _stopped(job: _Job, interrupted: bool) -> list[Outcome]:
+    reply = "4.3.2 the gateway was stopped during the attempt"
+    return [Outcome(row.address, "deferred", reply, "4.3.2", interrupted=interrupted) for row in job.rows]
 
 
 def _report(row: Due, action: str, status: str, outcome: Outcome, now: int) -> returns.Report:
