@@ -361,7 +361,6 @@ def sign(
     from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
     from pyhanko.sign import fields, signers
     from pyhanko.sign.fields import SigSeedSubFilter
-    from pyhanko.sign.timestamps import DummyTimeStamper
     from pyhanko.stamp import StaticStampStyle
     from pyhanko_certvalidator.registry import SimpleCertificateStore
 
@@ -373,13 +372,7 @@ def sign(
         signing_key=keys.PrivateKeyInfo.load(_private(signer)),
         cert_registry=registry,
     )
-    stamper = None
-    if timestamp:
-        root = SimpleCertificateStore()
-        root.register_multiple([x509.Certificate.load(one.der) for one in pki.tsa.chain])
-        stamper = DummyTimeStamper(
-            x509.Certificate.load(pki.tsa.der), keys.PrivateKeyInfo.load(_private(pki.tsa)), root, fixed_dt=signed_at
-        )
+    stamper = _stamper(pki, signed_at) if timestamp else None
     writer = IncrementalPdfFileWriter(io.BytesIO(data), strict=False)
     spec = fields.SigFieldSpec(field, on_page=page, box=box)
     style = None
@@ -405,6 +398,26 @@ def sign(
 
     pdf_signer = DatedSigner(meta, cms_signer, timestamper=stamper, new_field_spec=spec, stamp_style=style)
     return bytes(pdf_signer.sign_pdf(writer).getvalue())
+
+
+def timestamp_document(data: bytes, pki: Pki, at: dt.datetime | None = None) -> bytes:
+    """A document time-stamp (ETSI EN 319 142-1) in an update of its own."""
+    from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+    from pyhanko.sign.signers import PdfTimeStamper
+
+    writer = IncrementalPdfFileWriter(io.BytesIO(data), strict=False)
+    return bytes(PdfTimeStamper(_stamper(pki, at or pki.made_at)).timestamp_pdf(writer, "sha256").getvalue())
+
+
+def _stamper(pki: Pki, at: dt.datetime) -> Any:
+    from asn1crypto import keys, x509
+    from pyhanko.sign.timestamps import DummyTimeStamper
+    from pyhanko_certvalidator.registry import SimpleCertificateStore
+
+    chain = SimpleCertificateStore()
+    chain.register_multiple([x509.Certificate.load(one.der) for one in pki.tsa.chain])
+    key = keys.PrivateKeyInfo.load(_private(pki.tsa))
+    return DummyTimeStamper(x509.Certificate.load(pki.tsa.der), key, chain, fixed_dt=at)
 
 
 def _private(signer: Authority) -> bytes:

@@ -81,7 +81,6 @@ class Section:
     entries: dict[int, tuple[int, int, int]]
     trailer: Dict
     hybrid: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    end: int = 0  # of the trailer, for a table
 
 
 _TOKEN = re.compile(
@@ -234,10 +233,11 @@ class Document:
         self.data = data
         self._objects: dict[tuple[int, int], Any] = {}
         self._unpacked: dict[int, tuple[bytes, list[tuple[int, int]]]] = {}
+        self._trailers: list[tuple[int, int]] = []  # where tables with their trailers and cross-reference streams stand
         self._listed: dict[int, set[int]] | None = None
-        self._starts: list[int] | None = None
-        self._references: dict[int, int] | None = None
-        self._packed_references: dict[int, dict[int, int]] = {}
+        self._references: dict[int, list[int]] | None = None
+        self._packed_references: dict[int, dict[int, list[int]]] = {}
+        self._owners: list[tuple[int, int]] = []
         self.decoded: Callable[[Stream], bytes] | None = None  # how streams of an encrypted file are read
         self.sections = self._chain(self.last_startxref(len(data)), len(data))
         self.latest = View(self, 0)
@@ -341,7 +341,8 @@ class Document:
         if 0 not in entries and 1 in entries and entries[1] == (0, 0, 65535):
             # a table that counts from 1 but begins with the head of the free list: rows belong to 0, 1, 2 …
             raise Malformed("cross-reference table begins at the wrong number")
-        return Section(offset, entries, trailer, end=parser.at)
+        self._trailers.append((offset, parser.at))
+        return Section(offset, entries, trailer)
 
     def _stream_section(self, offset: int) -> Section:
         number, generation, value = self.object_at(offset)
@@ -374,6 +375,7 @@ class Document:
                 entries[first + n] = (kind, int.from_bytes(row[a : a + b], "big"), int.from_bytes(row[a + b :], "big"))
                 position += width
         entries[number] = (1, offset, generation)
+        self._trailers.append((offset, value.start))
         return Section(offset, entries, head)
 
     # -- objects -----------------------------------------------------------------------------------------------------
@@ -494,23 +496,29 @@ class Document:
         tail = self.data[max(0, end - 256) : end]
         return re.search(rb"startxref[\0\t\n\f\r ]+[0-9]+[\0\t\n\f\r ]+%%EOF[\0\t\n\f\r ]*$", tail) is not None
 
-    def refers(self, number: int, view: View) -> bool:
-        """Does anything in a revision refer to an object number? Looks at raw bytes and object streams; every object
-        would have to be parsed to know it exactly, and a chance hit inside a picture's data only makes it stricter."""
+    def referrers(self, number: int, view: View) -> set[int]:
+        """Numbers of the objects of a revision that refer to an object number; 0 stands for one that is not listed.
+
+        Looks at raw bytes and object streams: parsing every object would say it exactly, and a chance hit inside a
+        picture's data only makes the judgement stricter. What trailers refer to besides /Root and /Info is no part of
+        the document (LibreOffice names streams there)."""
         if self._references is None:
-            # what a trailer refers to besides /Root and /Info is no part of the document (LibreOffice's streams)
-            trailers = [(section.offset, section.end) for section in self.sections if section.end]
-            self._references = _references(self.data, len(self.data), trailers)
-        if self._references.get(number, view.end) < view.end:
-            return True
+            self._references = _references(self.data, self._trailers)
+        found = {self._holder(at) for at in self._references.get(number, ()) if at < view.end}
         for container in view.containers:
-            body, _ = self.packed(container, view)
-            key = id(body)
-            if key not in self._packed_references:
-                self._packed_references[key] = _references(body, len(body))
-            if number in self._packed_references[key]:
-                return True
-        return False
+            body, pairs = self.packed(container, view)
+            if container not in self._packed_references:
+                self._packed_references[container] = _references(body)
+            for at in self._packed_references[container].get(number, ()):
+                found.add(max((pair for pair in pairs if pair[1] <= at), key=lambda pair: pair[1], default=(0, 0))[0])
+        return found
+
+    def _holder(self, at: int) -> int:
+        """The number of the listed object that a place in the file belongs to."""
+        if not self._owners:
+            self._owners = sorted((at, number) for number, offsets in self.listed().items() for at in offsets)
+        place = bisect.bisect_right(self._owners, (at, 1 << 60)) - 1
+        return self._owners[place][1] if place >= 0 else 0
 
     def definitions(self) -> Iterator[tuple[int, int, int]]:
         """Every `N G obj` in the raw bytes: number, generation, offset. Also finds some inside streams."""
@@ -536,13 +544,12 @@ class Document:
 
     def inside_stream(self, at: int) -> bool:
         """Does this place belong to the data of a listed stream (a picture, an attached file)?"""
-        if self._starts is None:
-            self._starts = sorted({offset for offsets in self.listed().values() for offset in offsets})
-        place = bisect.bisect_right(self._starts, at) - 1
+        self._holder(at)
+        place = bisect.bisect_right(self._owners, (at, 1 << 60)) - 1
         if place < 0:
             return False
         try:
-            _, _, value = self.object_at(self._starts[place])
+            _, _, value = self.object_at(self._owners[place][0])
             if not isinstance(value, Stream) or at < value.start:
                 return False
             length = self.latest.get(value.head.get("Length"))
@@ -625,16 +632,16 @@ _REFERENCE = re.compile(rb"([0-9]{1,10})[\0\t\n\f\r ]+[0-9]{1,5}[\0\t\n\f\r ]+$"
 _BLANK = frozenset(WHITE)
 
 
-def _references(data: bytes, end: int, apart: Sequence[tuple[int, int]] = ()) -> dict[int, int]:
-    """Object numbers that occur as `N G R`, each with the offset of its first occurrence. apart: ranges left out."""
-    found: dict[int, int] = {}
-    at = data.find(b"R", 0, end)
+def _references(data: bytes, apart: Sequence[tuple[int, int]] = ()) -> dict[int, list[int]]:
+    """Object numbers that occur as `N G R`, each with its offsets. apart: ranges left out."""
+    found: dict[int, list[int]] = {}
+    at = data.find(b"R")
     while at >= 0:
         if data[at - 1] in _BLANK:
             match = _REFERENCE.search(data, max(0, at - 24), at)
             if match is not None and not any(begin <= at < stop for begin, stop in apart):
-                found.setdefault(int(match[1]), at)
-        at = data.find(b"R", at + 1, end)
+                found.setdefault(int(match[1]), []).append(at)
+        at = data.find(b"R", at + 1)
     return found
 
 

@@ -77,10 +77,7 @@ class _Judge:
             self.change.add(Level.CHANGED, "the file's encryption was changed")
         self._catalogue(old_root)
         self._pages()
-        for view in (self.old, self.new):
-            info = view.trailer.get("Info")
-            if isinstance(info, Ref):
-                self._settled(info.number)
+        self._aside(self.old.trailer.get("Info"), frozenset())
         for number, (before, after) in self.changed.items():
             self.change.add(Level.CHANGED, f"object {number} ({_what(before, after)}) was changed")
         if self.change.level is Level.NONE and (self.added or self.old.first):
@@ -141,7 +138,7 @@ class _Judge:
 
     def _dangling(self) -> None:
         for number in self.added:
-            if self.document.refers(number, self.old):
+            if self.document.referrers(number, self.old):
                 self.change.add(Level.CHANGED, f"object {number} was referred to before signing and defined afterwards")
 
     # -- roles -------------------------------------------------------------------------------------------------------
@@ -154,21 +151,24 @@ class _Judge:
         for key in _differing(before, after):
             if key not in _CATALOG:
                 self.change.add(Level.CHANGED, f"/{key} of the catalogue was changed")
-        self._form(before.get("AcroForm"), after.get("AcroForm"))
+        self._form(before.get("AcroForm"), after.get("AcroForm"), root.number)
         for key in ("Metadata", "DSS", "Extensions"):
-            self._free(before.get(key), 0)
+            self._aside(before.get(key), frozenset({root.number}))
         self._permissions(before.get("Perms"), after.get("Perms"))
         self._structure(before.get("StructTreeRoot"), after.get("StructTreeRoot"))
 
-    def _free(self, value: Any, depth: int) -> None:
-        """Objects of a part that may change at will (validation data, metadata)."""
+    def _aside(self, value: Any, holders: frozenset[int], depth: int = 0) -> None:
+        """Parts that show nothing may change at will: file information, metadata, validation data. Only when nothing
+        else of the signed revision refers to them: a page's font that is also called file information is a font."""
         if depth > 6:
             return
         if isinstance(value, Ref):
-            self._settled(value.number)
+            if value.number in self.changed and self.document.referrers(value.number, self.old) <= holders:
+                self._settled(value.number)
+            holders = holders | {value.number}
             value = self.old.get(value)
         for item in value.values() if isinstance(value, Dict) else value if isinstance(value, list) else ():
-            self._free(item, depth + 1)
+            self._aside(item, holders, depth + 1)
 
     def _permissions(self, before: Any, after: Any) -> None:
         if isinstance(before, Ref):
@@ -188,16 +188,23 @@ class _Judge:
         tree = self.old.get(before)
         if not isinstance(tree, Dict) or not self.changed:
             return
-        numbers = [number for number, (was, _) in self.changed.items() if isinstance(was, Dict)]
-        roots = [one.number for one in (before, tree.get("ParentTree")) if isinstance(one, Ref)]
-        for number in numbers:
-            was, now = self.changed[number]
-            tagged = was.get("Type") == "StructElem" and isinstance(now, Dict) and now.get("Type") == "StructElem"
-            if number in roots or tagged:
+        allowed = {
+            one.number: keys
+            for one, keys in (
+                (before, {"K", "ParentTree", "ParentTreeNextKey", "IDTree", "RoleMap", "ClassMap"}),
+                (tree.get("ParentTree"), {"Nums", "Kids", "Limits"}),
+            )
+            if isinstance(one, Ref)
+        }
+        for number, (was, now) in list(self.changed.items()):
+            if not isinstance(was, Dict) or not isinstance(now, Dict):
+                continue
+            keys = allowed.get(number, {"K", "Pg"} if was.get("Type") == "StructElem" else set())
+            if set(_differing(was, now)) <= keys:
                 self._settled(number)
                 self.change.add(Level.SIGNATURES, "")
 
-    def _form(self, before: Any, after: Any) -> None:
+    def _form(self, before: Any, after: Any, root: int) -> None:
         if isinstance(before, Ref):
             self._settled(before.number)
         was, now = self.old.get(before), self.new.get(after)
@@ -212,13 +219,18 @@ class _Judge:
                 self.change.add(Level.CHANGED, f"/{key} of the form was changed")
         if self.new.get(now.get("NeedAppearances")) is True and self.old.get(was.get("NeedAppearances")) is not True:
             self.change.add(Level.ADDITIONS, "the form asks viewers to redraw its fields")
-        self._resources(was.get("DR"), now.get("DR"), 0)
+        holders = frozenset({root, before.number} if isinstance(before, Ref) else {root})
+        self._resources(was.get("DR"), now.get("DR"), holders)
         self._fields(was.get("Fields"), now.get("Fields"), 0)
 
-    def _resources(self, before: Any, after: Any, depth: int) -> None:
-        """The form's default resources may grow; what was there stays."""
+    def _resources(self, before: Any, after: Any, holders: frozenset[int], depth: int = 0) -> None:
+        """The form's default resources may grow; what was there stays. Resources that a page shares may not even grow,
+        because its text may use a name that does not exist yet."""
         if isinstance(before, Ref):
+            if self.changed and not self.document.referrers(before.number, self.old) <= holders:
+                return  # a page has them too: whatever changed in them stays among the changed objects
             self._settled(before.number)
+            holders = holders | {before.number}
         was, now = self.old.get(before), self.new.get(after)
         if was is None:
             return
@@ -226,12 +238,11 @@ class _Judge:
             self.change.add(Level.CHANGED, "the form's resources were changed")
             return
         for key, value in was.items():
-            if now.get(key) != value or isinstance(value, Ref):
-                inner = self.old.get(value)
-                if depth < 2 and isinstance(inner, Dict) and "Type" not in inner:
-                    self._resources(value, now.get(key), depth + 1)
-                elif now.get(key) != value:
-                    self.change.add(Level.CHANGED, f"/{key} of the form's resources was changed")
+            inner = self.old.get(value)
+            if depth < 2 and isinstance(inner, Dict) and "Type" not in inner:
+                self._resources(value, now.get(key), holders, depth + 1)
+            elif now.get(key) != value:
+                self.change.add(Level.CHANGED, f"/{key} of the form's resources was changed")
 
     def _fields(self, before: Any, after: Any, depth: int) -> None:
         if depth > 16:
@@ -248,7 +259,9 @@ class _Judge:
                 self._field(one, depth)
         for one in now:
             if one not in was:
-                if self._kind(one, self.new) == "Sig":
+                if self._is_page(one):
+                    self.change.add(Level.CHANGED, "something that is no form field was added to the form")
+                elif self._kind(one, self.new) == "Sig":
                     self.change.add(Level.SIGNATURES, "")
                 else:
                     self.change.add(Level.ADDITIONS, "a form field was added")
@@ -284,6 +297,13 @@ class _Judge:
             self._fields(
                 value.get("Kids"), after_value.get("Kids") if isinstance(after_value, Dict) else None, depth + 1
             )
+
+    def _is_page(self, reference: Any) -> bool:
+        """No annotation or field: an array may be the page's contents or the page tree under another name."""
+        value = self.new.get(reference)
+        if not isinstance(value, Dict) or self.new.get(value.get("Type")) not in (None, "Annot"):
+            return True
+        return isinstance(self.new.get(value.get("Contents")), (Stream, list))
 
     def _kind(self, reference: Any, view: View) -> str:
         """The (inherited) type of a field or widget; a field with children has the type that all of them have."""
@@ -336,9 +356,11 @@ class _Judge:
             if one in was:
                 continue
             value = self.new.get(one)
-            if not isinstance(value, Dict):
-                continue  # shows nothing
-            if "A" in value or "AA" in value:
+            if value is None:
+                continue
+            if self._is_page(one):
+                self.change.add(Level.CHANGED, "something that is no annotation was added to a page")
+            elif "A" in value or "AA" in value:
                 self.change.add(Level.ADDITIONS, "an annotation with an action was added")
             elif value.get("Subtype") == "Widget" and self._kind(one, self.new) == "Sig":
                 self.change.add(Level.SIGNATURES, "")
