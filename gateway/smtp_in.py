@@ -74,8 +74,11 @@ AUTH_LIMIT = 12288
 BLOCK = 64 << 10
 #: NOOP, RSET, VRFY and the like without any mail, as Postfix's smtpd_junk_command_limit; each further one is an error.
 JUNK_COMMANDS = 100
-#: Recipients that may be answered 452 before each further one is an error (Postfix smtpd_recipient_overshoot_limit).
+#: RCPT commands of one transaction above the limit of recipients (refused, doubled, too many) before each further one
+#: is an error (Postfix smtpd_recipient_overshoot_limit).
 OVERSHOOT = 1000
+#: Commands of one session that are obeyed in one go before the others have their turn.
+TURN = 32
 #: How long a connection that we closed may take to let go.
 LINGER = 5.0
 #: ... and how much it may still send meanwhile.
@@ -300,6 +303,7 @@ class _Session(SMTP):
         self._tls = ""
         self._errors = 0
         self._junk = 0
+        self._turn = TURN
         self._unknown = 0
         self._messages = 0
         self._forget()
@@ -316,7 +320,7 @@ class _Session(SMTP):
         self._mail: Mail | None = None
         self._origin: Origin | None = None
         self._recipients: dict[str, Recipient] = {}
-        self._overshoot = 0
+        self._asked = 0  # RCPT commands
         self._told: dict[str, str] = {}  # XFORWARD
 
     # --- asyncio calls ---
@@ -534,6 +538,10 @@ class _Session(SMTP):
                 until = self.loop.time() + self._command_seconds()
             if not await self._more(until):
                 raise _End("hang-up")
+        self._turn -= 1
+        if not self._turn:
+            self._turn = TURN
+            await asyncio.sleep(0)
         return line[:-2] if line.endswith(b"\r\n") else line
 
     async def _skip_line(self) -> bytes | None:
@@ -765,6 +773,7 @@ class _Session(SMTP):
             raise Refused(NESTED)
         mail = parse_mail(arguments, extended=self._extended)
         if mail.size is not None and mail.size > self._limits.message_size:
+            self._count_junk()
             self._say(TOO_LARGE)
             return
         if self._messages >= self._limits.messages_per_session and not self._is_trusted():
@@ -775,21 +784,23 @@ class _Session(SMTP):
             no = await self._ask(server.receiver.sender(origin, mail.sender, mail.size))
         if no is None:
             self._mail, self._origin = mail, origin
+        else:
+            self._count_junk()
         self._say(no or Reply(250, "Ok", "1.0"))
 
     async def smtp_RCPT(self, arguments: bytes) -> None:  # type: ignore[override]
         mail, origin = self._mail, self._origin
         if mail is None or origin is None:
             raise Refused(NEED_MAIL)
+        self._asked += 1
+        if self._asked > self._limits.recipients + OVERSHOOT:
+            raise Refused(TOO_MANY_RECIPIENTS)
         recipient = parse_rcpt(arguments, smtputf8=mail.smtputf8, extended=self._extended)
         key = str(recipient.address)
         if key in self._recipients:  # once is enough; the first one's parameters count
             self._say(Reply(250, "Ok", "1.5"))
             return
         if len(self._recipients) >= self._limits.recipients:
-            self._overshoot += 1
-            if self._overshoot > OVERSHOOT:
-                raise Refused(TOO_MANY_RECIPIENTS)
             self._say(TOO_MANY_RECIPIENTS)
             return
         domain = recipient.address.domain
