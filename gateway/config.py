@@ -7,6 +7,7 @@ guessed, and a file that is half written does not load.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
@@ -296,6 +297,18 @@ def load_yaml(path: Path, shown: str | None = None) -> Any:
         ) from None
     except YAMLError as error:
         raise ConfigError([Problem(name, 0, 0, str(error).split("\n")[0])]) from None
+    except ValueError as error:  # a date that the calendar does not have; ruamel does not say where
+        raise ConfigError([_impossible_date(text, name, str(error))]) from None
+
+
+def _impossible_date(text: str, file: str, reason: str) -> Problem:
+    for number, line in enumerate(text.split("\n"), 1):
+        for match in re.finditer(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\w-])", line.partition("#")[0]):
+            try:
+                dt.date(int(match[1]), int(match[2]), int(match[3]))
+            except ValueError:
+                return Problem(file, number, match.start() + 1, f"{match[0]!r} is not a date: {reason}")
+    return Problem(file, 0, 0, reason)
 
 
 def build(model: type[Model], data: Any, file: str) -> Model:
@@ -311,6 +324,24 @@ def build(model: type[Model], data: Any, file: str) -> Model:
 def load(model: type[Model], path: Path, shown: str | None = None) -> Model:
     """Read one YAML file into `model`. Raises ConfigError with all problems of the file."""
     return build(model, load_yaml(path, shown), shown or str(path))
+
+
+#: pydantic's error types in the words of somebody who writes YAML.
+_NEEDED = {
+    "tuple_type": "a list is needed, such as [a, b]",
+    "list_type": "a list is needed, such as [a, b]",
+    "dict_type": "keys with values are needed, such as {key: value}",
+    "model_type": "keys with values are needed, such as {key: value}",
+    "model_attributes_type": "keys with values are needed, such as {key: value}",
+    "date_type": "a date is needed, such as 2026-12-31",
+    "date_parsing": "a date is needed, such as 2026-12-31",
+    "date_from_datetime_parsing": "a date is needed, such as 2026-12-31",
+    "string_type": "text is needed; put it in quotes if it looks like a number, a date or true",
+    "bool_type": "true or false is needed",
+    "bool_parsing": "true or false is needed",
+    "int_parsing": "a whole number is needed",
+    "int_type": "a whole number is needed",
+}
 
 
 def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Problem:
@@ -332,6 +363,10 @@ def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Proble
         text = f"{where}: {given!r} is not one of {', '.join(allowed)}" + (
             f"; did you mean {near[0]!r}?" if near else ""
         )
+    elif kind in _NEEDED:
+        given = error.get("input")
+        shown = "" if given is None or isinstance(given, (dict, list)) else f" (got {str(given)!r})"
+        text = f"{where}: {_NEEDED[kind]}{shown}"
     else:
         message = error["msg"].removeprefix("Value error, ")
         given = error.get("input")

@@ -383,9 +383,10 @@ def load(folder: Path) -> Directory:
         for name in ("free", "official")
     }
     result = Directory()
+    broken = any(one.file.startswith("directory/agencies") for one in problems)  # then unknown ids tell nothing new
     _index_agencies(result, agencies, problems)
-    _index_mailboxes(result, mailboxes, problems)
-    _index_exceptions(result, exceptions, problems)
+    _index_mailboxes(result, mailboxes, problems, broken)
+    _index_exceptions(result, exceptions, problems, broken)
     result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
     result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
     result._official = frozenset(lists["official"])
@@ -559,12 +560,12 @@ def _overlap(one: Agency, other: Agency) -> bool:
     )
 
 
-def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
+def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Problem], broken: bool) -> None:
     boxes, private, holders, by_agency = {}, {}, {}, {}
     for row, shown, line in rows:
         if row.address in boxes:
             problems.append(Problem(shown, line, 0, f"mailbox {row.address!r} is there twice"))
-        if row.agency not in result._agencies:
+        if row.agency not in result._agencies and not broken:
             problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
         if row.issued_on and row.revoked_on and row.revoked_on < row.issued_on:
             problems.append(Problem(shown, line, 0, f"revoked_on {row.revoked_on} is before issued_on {row.issued_on}"))
@@ -591,10 +592,10 @@ def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Prob
     result._issued = {key: tuple(many) for key, many in by_agency.items()}
 
 
-def _index_exceptions(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
+def _index_exceptions(result: Directory, rows: list[_Placed], problems: list[Problem], broken: bool) -> None:
     found: dict[str, list[FreeMailboxException]] = {}
     for row, shown, line in rows:
-        if row.agency not in result._agencies:
+        if row.agency not in result._agencies and not broken:
             problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
         found.setdefault(row.address, []).append(row)
     result._exceptions = {key: tuple(many) for key, many in found.items()}

@@ -53,6 +53,10 @@ __all__ = [
 ]
 
 Mode = Literal["off", "observe", "warn", "enforce"]
+#: A unit below a district or commune may have another date than one of the province (seed 000, 1d).
+EffectiveLevel = Literal[
+    "central", "ministry", "province", "department", "district", "commune", "unit", "unit_of_district"
+]
 
 
 # -- values a judgement returns --------------------------------------------------------------------------------------
@@ -218,6 +222,8 @@ class OwnRule(config.Settings):
             raise ValueError("observe needs `to`, the last day of observing")
         try:
             _compile(self.when).execute(_cel_facts(_EMPTY))
+        except KeyError as error:
+            raise ValueError(f"rule {self.id}: when: there is no {error.args[0]!r} here") from None
         except (ValueError, RuntimeError, TypeError) as error:
             first = re.sub(r"\s+", " ", str(error).split("\n")[0])
             raise ValueError(f"rule {self.id}: when: {first}") from None
@@ -272,7 +278,7 @@ class Profile(config.Settings):
     from_: dt.date | None = Field(None, alias="from")
     to: dt.date | None = None
     #: TM-07, TM-08: from when the directive is mandatory for a level; null: the agency's own `effective_from` says.
-    effective_from: dict[Level | Literal["unit_of_district"], dt.date | None] = Field(default_factory=dict)
+    effective_from: dict[EffectiveLevel, dt.date | None] = Field(default_factory=dict)
     mailbox_ban: Literal["none", "free", "non_official", "if_issued"] = "free"
     free_mailbox_exceptions: bool = False
     free_recipients: Literal["citizens", "anyone"] = "citizens"
@@ -463,8 +469,9 @@ def _part(model: type[Any], path: Path, shown: str, problems: list[Problem]) -> 
 
 
 def _near(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"unknown {what} {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    by_case = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), list(by_case), 1, 0.5)
+    return f"unknown {what} {name!r}" + (f", did you mean {by_case[near[0]]!r}?" if near else "")
 
 
 def _problem(problems: list[Problem], data: Any, file: str, steps: list[Any], text: str) -> None:
@@ -941,7 +948,7 @@ def _own(policy: Policy, ruling: _Ruling, own: OwnRule) -> bool | str:
     try:
         if not policy._programs[own.id].execute(_cel_facts(_facts(case))):
             return False
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
         disposition = Disposition.DELIVER_WARN
         text = (f"Không đánh giá được quy tắc {own.id}.", f"Rule {own.id} could not be judged.", "", "")
         ruling.annotations.append(Annotation(own.id, "", _clean(str(error))))
