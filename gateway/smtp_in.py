@@ -20,6 +20,7 @@ import ipaddress
 import re
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -72,6 +73,8 @@ COMMAND_LIMIT = 2048
 AUTH_LIMIT = 12288
 #: Read blocks of this size from the socket; also where a connection that nobody reads is told to wait.
 BLOCK = 64 << 10
+#: Two TLS records of the largest size.
+TLS_BUFFER = 32 << 10
 #: NOOP, RSET, VRFY and the like without any mail, as Postfix's smtpd_junk_command_limit; each further one is an error.
 JUNK_COMMANDS = 100
 #: RCPT commands of one transaction above the limit of recipients (refused, doubled, too many) before each further one
@@ -1047,6 +1050,8 @@ class Server:
     async def listen(self, sock: socket.socket | None) -> None:
         if self.submission and self.tls is None:
             raise ValueError("submission needs a certificate")
+        # asyncio gives each TLS connection a buffer of 256 KiB: 256 MB for a thousand that do nothing.
+        sslproto.SSLProtocol.max_size = TLS_BUFFER
         self.spill.mkdir(mode=0o700, parents=True, exist_ok=True)
         where: dict[str, Any] = (
             {"sock": sock} if sock else {"host": self.listener.address or None, "port": self.listener.port}
