@@ -294,13 +294,95 @@ def odd_mail(rng: random.Random) -> bytes:
     return text.encode("utf-8")
 
 
+def odd_tree(rng: random.Random) -> bytes:
+    """A random tree of multiparts and nested messages with the file in one of its leaves, some of its lines odd."""
+
+    def odd(usual: str, *others: str) -> str:
+        return usual if rng.random() < 0.95 else rng.choice(others)
+
+    boundaries = ["b", "bb", "b1", "b1.x", "in", "----=_A", "----=_A_B"]
+    encoded, qp = CRAFTED["B64"].replace("\n", "\r\n"), CRAFTED["QP"].replace("\n", "\r\n")
+
+    def leaf(hides: bool) -> str:
+        if not hides:
+            return rng.choice(
+                ("\r\ntext\r\n", "Content-Type: text/plain\r\n\r\nx\r\n", "Content-Type: text/html\r\n\r\n<p>--b</p>\r\n", "\r\n",
+                 "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\niVBORw0K\r\n", "X: y\r\n\r\n-- \r\nx\r\n", "")
+            )  # fmt: skip
+        way = rng.randrange(8)
+        kind = odd("Content-Type: application/pdf; name=a.pdf", "Content-Type: text/plain", "Content-Type: message/rfc822", "Content-Type:",
+                   "Content-Type: multipart/mixed", "Content-Type: application/pdf\r\nContent-Type: text/plain")  # fmt: skip
+        if way == 0:
+            return f"{kind}\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{qp}"
+        if way == 1:
+            uu = CRAFTED["UU"].replace("\n", "\r\n")
+            head = odd(
+                "begin 644 ",
+                "begin 0644 ",
+                "begin  644 ",
+                " begin 644 ",
+                "begin\t644 ",
+                "BEGIN 644 ",
+                "begin 64 ",
+                "begin 6444 ",
+                "begin 644\t",
+            )
+            return f"{odd('Content-Type: text/plain', kind, '')}\r\n\r\n" + uu.replace("begin 644 ", head, 1)
+        cte = odd("base64", "BASE64", "base64 ", "x-base64", "base64;", "8bit", "base64\r\n ", "\tbase64", "")
+        gap = odd("\r\n", "\r\n\r\n", " \r\n", "", "X\r\n")
+        return f"{kind}\r\nContent-Transfer-Encoding: {cte}\r\n{gap}{encoded}"
+
+    def node(level: int, hides: bool) -> str:
+        if level > 4 or rng.random() < 0.25:
+            return leaf(hides)
+        if rng.random() < 0.2:
+            inner = node(level + 1, hides)
+            encoding = odd(
+                "",
+                "Content-Transfer-Encoding: base64\r\n",
+                "Content-Transfer-Encoding: 7bit\r\n",
+                "Content-Transfer-Encoding: binary\r\n",
+            )
+            return f"Content-Type: {odd('message/rfc822', 'message/news', 'message/global', 'message/x', 'text/rfc822')}\r\n{encoding}\r\nSubject: in\r\n{inner}"
+        boundary = rng.choice(boundaries)
+        count = rng.randint(1, 3)
+        place = rng.randrange(count) if hides else -1
+        kind = rng.choice(
+            ("mixed", "alternative", "related", "digest", "signed", "report", "x", "parallel", "appledouble")
+        )
+        quoted = rng.choice((f'"{boundary}"', boundary)) if boundary.isalnum() else f'"{boundary}"'
+        lines = [
+            f"Content-Type: multipart/{kind}; boundary={quoted}\r\n\r\n{odd('', 'pre', '--', 'Content-Type: x/y')}"
+        ]
+        for number in range(count):
+            lines.append(
+                f"\r\n{odd('--', ' --', '---', '-', '-- ')}{boundary}{odd('', ' ', '-', '--', 'x', '.x', chr(9))}\r\n"
+            )
+            lines.append(node(level + 1, number == place))
+        lines.append(
+            odd(
+                f"\r\n--{boundary}--\r\n",
+                "",
+                f"\r\n--{boundary}\r\n",
+                f"\r\n--{boundary}-- x\r\n",
+                f"\r\n--{boundary}--\r\n" * 2,
+                f"--{boundary}--\r\n",
+            )
+        )
+        lines.append(odd("", "footer\r\n", "\r\n" + leaf(True)))
+        return "".join(lines)
+
+    head = f"From: a@x.vn\r\n{odd('MIME-Version: 1.0' + chr(13) + chr(10), '')}Subject: s\r\n"
+    return (head + node(0, True)).encode()
+
+
 def run_differ(count: int, seed: int) -> dict:
     """Only mails that we pass without having found the file can be missed: the others need no second parser."""
     rng = random.Random(seed)
     doubtful: dict[str, bytes] = {}
     held = with_file = 0
     for number in range(count):
-        raw = odd_mail(rng)
+        raw = odd_mail(rng) if number % 2 else odd_tree(rng)
         why, found = CRAFTED["judge"](mime.parse, raw)
         held += bool(why)
         with_file += found and not why

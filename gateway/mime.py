@@ -772,6 +772,11 @@ class Part:
     checked: bool = False
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def nested(self) -> bool:
+        """A whole message stands in this part (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
+        return self.content_type in _NESTED
+
     def decode(self, raw: bytes) -> bytes:
         """The body without its transfer encoding. Never raises; what it sees on the way goes into `findings`."""
         reason = note = ""
@@ -792,7 +797,11 @@ class Part:
 
     def text(self, raw: bytes) -> str:
         """The decoded body as text (HTML stays HTML). Notes a `charset` finding when the declared one does not fit."""
-        text, value = decode_text(self.decode(raw), self.charset)
+        data = self.decode(raw)
+        charset = self.charset
+        if not charset and self.content_type == "text/html" and (meta := _META.search(data, 0, 4096)):
+            charset = meta[1].decode("ascii")
+        text, value = decode_text(data, charset)
         if value:
             self._note("charset", value)
         if len(text) > _HTML_LIMIT and self.content_type == "text/html":
@@ -829,14 +838,14 @@ class Part:
             self._note("uninspectable", "smime")
 
 
+_META = re.compile(rb"<meta[^>]{1,200}?charset[ \t]*=[ \t]*[\"']?([A-Za-z0-9_.:-]{2,30})", re.IGNORECASE)
 _CMS_SIGNED = bytes.fromhex("06092a864886f70d010702")  # id-signedData, RFC 5652: opaque, but not encrypted
 # id-envelopedData, id-encryptedData (RFC 5652) and id-ct-authEnvelopedData (RFC 5083)
 _CMS_ENVELOPED = re.compile(
     rb"\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]|\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x01\x17)"
 )
 _UU = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S")
-
-
+_LOOSE_UU = re.compile(rb"begin[^\n]{0,20}[0-9][^\n]{0,200}\n([!-`])([ -`]{4,84})\r?\n", re.IGNORECASE)
 _ENCODING_LINE = re.compile(rb"content-transfer-encoding[^\n]{0,80}?(base64|quoted-printable)", re.IGNORECASE)
 
 
@@ -865,11 +874,17 @@ def _part_in_text(data: bytes) -> bool:
 
 def _old_attachment(data: bytes) -> str:
     """uuencode, yEnc or BinHex: some programs show a file where others show text."""
-    at = data.find(b"begin")
+    lower = data.lower()
+    at = lower.find(b"begin")
     while at >= 0:
-        if (at == 0 or data[at - 1] in b"\r\n") and _UU.match(data, at):
-            return "uuencoded file in a text"
-        at = data.find(b"begin", at + 5)
+        if not data[max(0, data.rfind(b"\n", max(0, at - 20), at) + 1, at - 20) : at].strip():
+            if _UU.match(lower, at):
+                return "uuencoded file in a text"
+            # Some readers take any mode; then the line behind must be of the length that it gives itself.
+            loose = _LOOSE_UU.match(data, at)
+            if loose and len(loose[2].rstrip()) <= (loose[1][0] - 32 + 2) // 3 * 4 <= len(loose[2]) + 3 > 8:
+                return "uuencoded file in a text"
+        at = lower.find(b"begin", at + 5)
     if b"=ybegin " in data:
         return "yEnc file in a text"
     if b"(This file must be converted with BinHex" in data:
@@ -946,6 +961,7 @@ def hops(raw: bytes | bytearray | memoryview) -> int:
     return sum(1 for name, _ in header_fields(raw) if name == "received")
 
 
+_NESTED = frozenset(("message/rfc822", "message/global", "message/news"))
 _BODY_MESSAGES = frozenset(
     ("message/delivery-status", "message/disposition-notification", "message/feedback-report",
      "message/global-delivery-status", "message/global-disposition-notification")
@@ -1182,8 +1198,12 @@ class _Reader:
         if kind.startswith("message/"):
             if kind in ("message/partial", "message/external-body"):
                 self.note("ambiguous", kind, path=label)
-            elif kind in ("message/rfc822", "message/news") and encoding not in _IDENTITY:
-                self.note("ambiguous", f"nested message in {encoding}", path=label)
+            elif kind in _NESTED:
+                # RFC 2046 forbids it for message/rfc822, and half of the readers do not decode
+                if encoding not in _IDENTITY:
+                    self.note("ambiguous", f"nested message in {encoding}", path=label)
+            elif kind not in _BODY_MESSAGES:
+                self.note("ambiguous", "unknown kind of message", path=label)  # some readers look inside
 
     def split(self, part: Part, boundary: bytes, depth: int, outer: tuple[bytes, ...]) -> None:
         """The parts between the delimiter lines of one multipart (RFC 2046 section 5.1.1)."""

@@ -325,6 +325,21 @@ held(
     "part: message/external-body",
     mixed("Content-Type: message/external-body; access-type=local-file; name=a\n", "Content-Type: application/pdf\n\n"),
 )
+clear("nested message, message/global", mixed("Content-Type: message/global\n", INNER.replace("b1", "b2")))
+clear("nested message, message/news", mixed("Content-Type: message/news\n", INNER.replace("b1", "b2")))
+held("nested message of an unknown kind", mixed("Content-Type: message/x\n", INNER.replace("b1", "b2")))
+held(
+    "old bounce with the mail as text",
+    single(
+        "Content-Type: text/plain\n",
+        "Hi. This is the qmail-send program.\n\n--- Below this line is a copy of the message.\n\n" + INNER,
+    ),
+)
+held("delimiter with one hyphen more", mixed().replace("--b1\nContent-Type: app", "---b1\nContent-Type: app"))
+held("delimiter with a blank before", mixed().replace("--b1\nContent-Type: app", " --b1\nContent-Type: app"))
+held("blank line before the encoding", mixed(CT + CD + "\n" + CTE))
+held("blank line before the type", TOP + "\n" + mixed(head=V + "Content-Type: multipart/mixed; boundary=b1\n"))
+held("part header cut by a delimiter", mixed(CT + CTE + "--b1\n" + CD))
 clear(
     "digest",
     typed("multipart/digest; boundary=b1").replace(
@@ -516,7 +531,7 @@ def judge(parse: Callable[[bytes], Any], raw: bytes, depth: int = 0) -> tuple[se
     for part in message.leaves:
         data = part.decode(message.raw)
         found = found or MARKER in data
-        if depth < 5 and (part.content_type == "message/rfc822" or part.filename.endswith(".eml")):
+        if depth < 5 and (part.nested or part.filename.endswith(".eml")):
             more, inner = judge(parse, data, depth + 1)
             why |= more
             found = found or inner
