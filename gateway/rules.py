@@ -1109,6 +1109,8 @@ def _signable(c: Case) -> str:
         return c.exempt() or f"no official document ({r.message_class.value})"
     if _all_signatures(r.main):
         return "the document is signed; SG-04 judges the signatures"
+    if any(run.check == "signature" and run.about in ("", r.main.path) for run in c.situation.inspection.failed):
+        return "the signature check did not finish, which SG-04 tells: nobody may be told that a signature is missing"
     return ""
 
 
