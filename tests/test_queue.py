@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench import retry_clock
 from gateway.config import Retry
 from gateway.database import Database, sqlite_url
 from gateway.queue import Queue
@@ -434,6 +435,15 @@ def test_decisions_follow_the_schedule(tmp_path: Path) -> None:
 
     assert Retry().schedule == (300, 600, 1200, 2400, 3600)
     play(tmp_path, main)
+
+
+@pytest.mark.parametrize(
+    ("count", "hours"), [(3, 6), pytest.param(20, 121, marks=pytest.mark.heavy)], ids=["6 hours", "5 days"]
+)
+def test_a_hop_that_is_down_for_long_by_a_clock_that_jumps(count: int, hours: int, tmp_path: Path) -> None:
+    """R7 in small; `./run measure retry_clock` is the whole."""
+    result = retry_clock.jumping(retry_clock.scenario(tmp_path, count, hours * 3600.0, seed=1))
+    assert result["wrong"] == [] and result["reports"] == count * (1 if hours == 6 else 3)
 
 
 # ------------------------------------------------------------------------------------------------------- commands
