@@ -128,6 +128,10 @@ class Agency(config.Settings):
     def valid(self, day: dt.date) -> bool:
         return (not self.valid_from or self.valid_from <= day) and (not self.valid_to or day <= self.valid_to)
 
+    def name_keys(self) -> set[str]:
+        """All its names, as `name_key` spells them."""
+        return {name_key(one) for one in (self.name, self.short_name, *self.aliases) if one}
+
     def certified(self, day: dt.date) -> bool:
         """Was a certificate issued on or before that day (rules.md SG-01)?"""
         return self.certificate is not None and self.certificate.issued_on <= day
@@ -184,14 +188,12 @@ def name_key(name: str) -> str:
 
     `Ủy ban` and `Uỷ ban`, `hòa` and `hoà` are the same name with the tone on another vowel (rules.md 3.2)."""
     text = unicodedata.normalize("NFD", name.replace("\u00d0", "Đ").replace("\u00f0", "đ")).casefold()
-    words = []
-    for word in re.findall(r"[^\W_][\w\u0300-\u036f]*", text):
-        tones = "".join(mark for mark in word if mark in _TONES)
-        words.append("".join(letter for letter in word if letter not in _TONES) + tones)
-    return " ".join(words)
+    return " ".join(_WORD.findall(_TONE.sub(r"\2\1", text)))
 
 
-_TONES = "\u0300\u0301\u0303\u0309\u0323"  # huyền, sắc, ngã, hỏi, nặng
+_WORD = re.compile(r"[^\W_][\w\u0300-\u036f]*")
+#: A tone mark (huyền, sắc, ngã, hỏi, nặng) and what follows it in the word; other marks belong to their letter.
+_TONE = re.compile("([\u0300\u0301\u0303\u0309\u0323])([\\w\u0302\u0306\u031b]+)")
 
 
 @dataclass(slots=True)
@@ -242,12 +244,12 @@ class Directory:
 
     def agency_named(self, name: str, at: dt.date | dt.datetime) -> Agency | None:
         """The agency with that name, short name or alias on that day; None too when two agencies share it."""
-        day = _day(at)
+        day, key = _day(at), name_key(name)
         found = {
             agency.id: agency
-            for identifier in self._names.get(name_key(name), ())
+            for identifier in self._names.get(key, ())
             for agency in self._agencies[identifier]
-            if agency.valid(day)
+            if agency.valid(day) and key in agency.name_keys()
         }
         return next(iter(found.values())) if len(found) == 1 else None
 
@@ -537,7 +539,7 @@ def _index_agencies(result: Directory, rows: list[_Placed], problems: list[Probl
                     problems.append(Problem(shown, line, 0, f"domain {domain!r} belongs to agency {owner!r} already"))
             if agency.id not in owners:
                 owners.append(agency.id)
-        for name in {name_key(one) for one in (agency.name, agency.short_name, *agency.aliases) if one}:
+        for name in agency.name_keys():
             if agency.id not in names.setdefault(name, []):
                 names[name].append(agency.id)
     for agency, shown, line in rows:

@@ -62,5 +62,6 @@ class MailLog:
 
 def _quoted(value: object) -> str:
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return f'"{text}"' if " " in text else text
