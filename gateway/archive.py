@@ -35,7 +35,7 @@ from gateway.hashtree import root as tree_root
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Received, new_case
 from gateway.search import Index, Page, Query, document_key
-from gateway.store import Store
+from gateway.store import GroupWriter, Item, Store
 from gateway.treelog import TreeLog
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class Known:
 class _Files:
     """What of a case goes to the store: digest and bytes of the message and of its notices."""
 
-    puts: list[tuple[Iterable[bytes], str]] = field(default_factory=list)
+    puts: list[Item] = field(default_factory=list)
+    size: int = 0
     notices: list[tuple[Notice, str]] = field(default_factory=list)
 
 
@@ -162,7 +163,7 @@ class Archive:
         self.log = TreeLog(self.folder, f"{settings.hostname}/archive")
         url = database.engine.url
         self.index = Index(self.folder / "index.db", Path(url.database or "")) if url.drivername == "sqlite" else None
-        self._disk = ThreadPoolExecutor(4, "archive-store")
+        self._disk = GroupWriter(store)
         self._aside = ThreadPoolExecutor(2, "archive-aside")  # index and tree, which no message waits for
         self._signing = asyncio.Lock()
         self._fresh = asyncio.Event()
@@ -189,7 +190,7 @@ class Archive:
             self._indexing.cancel()
             await asyncio.gather(self._indexing, return_exceptions=True)
             await self._blocking(self._keep_newest)
-        self._disk.shutdown()
+        await asyncio.to_thread(self._disk.close)
         self._aside.shutdown()
         if self.index is not None:
             self.index.close()
@@ -209,7 +210,7 @@ class Archive:
         return await asyncio.get_running_loop().run_in_executor(self._aside, fn, *args)
 
     async def _put(self, files: _Files) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._disk, self.store.put_all, files.puts)
+        await self._disk.put(files.puts, files.size)
 
     # ------------------------------------------------------------------ append
 
@@ -229,7 +230,7 @@ class Archive:
         received = case.received
         record = _record(case)
         row = _row(case, record)
-        files = _Files([(received.body.chunks(), received.body.sha256)])
+        files = _Files([(received.body.chunks(), received.body.sha256)], received.body.size)
         self._add_notices(files, case.notices)
         # First the bytes, so that no row ever names bytes that are not there. A crash after this line leaves bytes
         # without a row: they are no promise, and the next offer of the message finds them in place.
@@ -246,6 +247,7 @@ class Archive:
         for notice in notices:
             digest = hashlib.sha256(notice.data).hexdigest()
             files.puts.append(((notice.data,), digest))
+            files.size += len(notice.data)
             files.notices.append((notice, digest))
 
     def _append(

@@ -6,12 +6,17 @@ only when its bytes are on disk: temporary file, fsync, rename, fsync of the dir
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import hashlib
 import itertools
 import os
+import queue
 import re
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway import durable
@@ -23,6 +28,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 #: Not the disk at all: out of descriptors or memory, or interrupted.
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN}
+
+
+#: Bytes in pieces, and their SHA-256.
+Item = tuple[Iterable[bytes], str]
 
 
 class Damaged(Exception):
@@ -72,44 +81,83 @@ class Store:
         """
         self.put_all([(chunks, sha256)])
 
-    def put_all(self, items: Iterable[tuple[Iterable[bytes], str]]) -> None:
-        """`put` for several at once, with one fsync for each directory."""
-        if self.broken:
-            raise Failure(LOCAL_ERROR.text, f"store: {self.broken}")
-        folders: set[Path] = set()
-        try:
-            for chunks, sha256 in items:
-                folders.add(self._place(chunks, sha256))
-            for folder in folders:
-                durable.sync_folder(folder)
-        except OSError as error:
-            reason = f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
-            if error.errno not in _FULL | _PASSING:
-                self.broken = reason
-            raise Failure(LOCAL_ERROR.text, f"store: {reason}") from error
+    def put_all(self, items: Iterable[Item]) -> None:
+        """`put` for several at once; all of them or none is promised."""
+        (error,) = self.put_groups([items])
+        if error is not None:
+            raise error
 
-    def _place(self, chunks: Iterable[bytes], sha256: str) -> Path:
-        """One file under its name; the directory is still to be synced."""
-        target = self.path(sha256)
-        if target.exists() and self.problem(sha256) == "":
-            # The name may be of a put that has not synced its directory yet, so ours is synced all the same.
-            return target.parent
+    def put_groups(self, groups: Sequence[Iterable[Item]]) -> list[BaseException | None]:
+        """`put_all` for several callers at once, who share the work of the disk. One answer for each: None, or what it
+        is to be told. One caller's bad bytes are nobody else's trouble; a disk that fails is everybody's."""
+        answers: list[BaseException | None] = [None] * len(groups)
+        begun: list[tuple[int, int, Path, Path]] = []  # caller, open file, temporary name, final name
+        folders: dict[Path, set[int]] = {}
+        try:
+            for caller, items in enumerate(groups):
+                try:
+                    if self.broken:
+                        raise Failure(LOCAL_ERROR.text, f"store: {self.broken}")
+                    for chunks, sha256 in items:
+                        target = self.path(sha256)
+                        # The name may be of a put that has not synced its directory yet: ours is synced all the same.
+                        folders.setdefault(target.parent, set()).add(caller)
+                        if not target.exists() or self.problem(sha256):
+                            handle, temporary = self._begin(chunks, sha256)
+                            begun.append((caller, handle, temporary, target))
+                except Exception as error:
+                    answers[caller] = self._failure(error)
+            if len(begun) > 1:
+                for _, handle, _, _ in begun:
+                    durable.start_writing(handle)
+            for caller, handle, temporary, target in begun:
+                try:
+                    if answers[caller] is None:
+                        durable.sync(handle)
+                        durable.step()
+                        temporary.replace(target)
+                except Exception as error:
+                    answers[caller] = self._failure(error)
+            for folder, callers in folders.items():
+                try:
+                    durable.sync_folder(folder)
+                except OSError as error:
+                    failure = self._failure(error)
+                    for caller in callers:
+                        answers[caller] = answers[caller] or failure
+            if self.broken:  # what was synced before the error is there, but nobody is told so
+                failure = Failure(LOCAL_ERROR.text, f"store: {self.broken}")
+                answers = [answer or failure for answer in answers]
+            return answers
+        finally:
+            for _, handle, temporary, _ in begun:
+                os.close(handle)
+                temporary.unlink(missing_ok=True)  # still there only when something failed
+
+    def _failure(self, error: Exception) -> Exception:
+        if not isinstance(error, OSError):
+            return error
+        reason = f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
+        if error.errno not in _FULL | _PASSING:
+            self.broken = reason
+        failure = Failure(LOCAL_ERROR.text, f"store: {reason}")
+        failure.__cause__ = error
+        return failure
+
+    def _begin(self, chunks: Iterable[bytes], sha256: str) -> tuple[int, Path]:
+        """An open file under a temporary name that holds these bytes, not synced yet."""
         digest = hashlib.sha256()
 
         def hashed() -> Iterator[bytes]:
             for chunk in chunks:
                 digest.update(chunk)
                 yield chunk
+            if digest.hexdigest() != sha256:
+                raise Failure(LOCAL_ERROR.text, f"store: bytes offered as {sha256} have digest {digest.hexdigest()}")
 
         temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(self._names)}"
         temporary.unlink(missing_ok=True)
-        durable.write_new(temporary, hashed())
-        if digest.hexdigest() != sha256:
-            temporary.unlink()
-            raise Failure(LOCAL_ERROR.text, f"store: bytes offered as {sha256} have digest {digest.hexdigest()}")
-        durable.step()
-        temporary.replace(target)
-        return target.parent
+        return durable.create(temporary, hashed()), temporary
 
     def exists(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -151,3 +199,72 @@ class Store:
                     yield name
                 else:
                     yield str(path.relative_to(self.root))
+
+
+class GroupWriter:
+    """Puts from many tasks at once, in one thread: what comes while the disk is busy goes together in the next round.
+
+    Large bodies take the caller's own thread, so that small ones need not wait for them.
+    """
+
+    #: Bodies up to this size share rounds; more than this in a round, or more callers, waits for the next.
+    SMALL, ROUND = 1 << 18, 64
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queue: queue.SimpleQueue[tuple[list[Item], asyncio.AbstractEventLoop, asyncio.Future[None]] | None]
+        self._queue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
+        self._thread.start()
+        self._large = ThreadPoolExecutor(4, "store-large")
+
+    async def put(self, items: list[Item], size: int) -> None:
+        """`Store.put_all`; `size` is that of all bytes together. Raises Failure."""
+        loop = asyncio.get_running_loop()
+        if size > self.SMALL:
+            await loop.run_in_executor(self._large, self._store.put_all, items)
+            return
+        future: asyncio.Future[None] = loop.create_future()
+        self._queue.put((items, loop, future))
+        await future
+
+    def close(self) -> None:
+        """Finish what is queued."""
+        self._queue.put(None)
+        self._thread.join()
+        self._large.shutdown()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            jobs, last = [first], False
+            while len(jobs) < self.ROUND and not last:
+                try:
+                    another = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if another is None:
+                    last = True
+                else:
+                    jobs.append(another)
+            try:
+                answers = self._store.put_groups([items for items, _, _ in jobs])
+            except Exception as error:
+                answers = [error] * len(jobs)
+            loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], BaseException | None]]] = {}
+            for (_, loop, future), answer in zip(jobs, answers, strict=True):
+                loops.setdefault(loop, []).append((future, answer))
+            for loop, mine in loops.items():
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(_settle, mine)
+            if last:
+                break
+
+
+def _settle(jobs: list[tuple[asyncio.Future[None], BaseException | None]]) -> None:
+    for future, answer in jobs:
+        if future.done():  # cancelled by its caller
+            continue
+        if answer is None:
+            future.set_result(None)
+        else:
+            future.set_exception(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway import durable
 from gateway.errors import Failure
-from gateway.store import Damaged, Store
+from gateway.store import Damaged, GroupWriter, Store
 
 
 def digest(data: bytes) -> str:
@@ -109,3 +111,47 @@ def test_leftovers_are_cleared_and_strangers_named(tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
     (tmp_path / "sha256" / "ab" / "stranger").write_bytes(b"x")
     assert list(store.digests()) == ["sha256/ab/stranger"]
+
+
+def test_callers_share_rounds_and_each_gets_its_own_answer(tmp_path, monkeypatch):
+    store, rounds = Store(tmp_path), []
+    original = Store.put_groups
+    monkeypatch.setattr(
+        Store, "put_groups", lambda self, groups: (rounds.append(len(groups)), original(self, groups))[1]
+    )
+    datas = [b"%d" % n for n in range(100)] + [bytes(1 << 19)]
+
+    async def work():
+        writer = GroupWriter(store)
+        try:
+            return await asyncio.gather(
+                *[
+                    writer.put([([data], digest(b"other") if n % 10 == 5 else digest(data))], len(data))
+                    for n, data in enumerate(datas)
+                ],
+                return_exceptions=True,
+            )
+        finally:
+            await asyncio.to_thread(writer.close)
+
+    answers = asyncio.run(work())
+    assert [n for n, answer in enumerate(answers) if answer is not None] == list(range(5, 100, 10))
+    assert sorted(store.digests()) == sorted(digest(data) for n, data in enumerate(datas) if n % 10 != 5 or n == 100)
+    assert len(rounds) < 20 and list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_failing_directory_sync_fails_all_who_put_into_it(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    items = [[([b"%d" % n], digest(b"%d" % n))] for n in range(4)]
+    bad = store.path(items[2][0][1]).parent
+    sync = durable.sync_folder
+
+    def fail(path):
+        if path == bad:
+            raise OSError(errno.ENOSPC, "full")
+        sync(path)
+
+    monkeypatch.setattr(durable, "sync_folder", fail)
+    answers = store.put_groups(items)
+    assert [isinstance(one, Failure) for one in answers] == [False, False, True, False]
+    assert store.broken == ""
