@@ -379,10 +379,11 @@ def odd_tree(rng: random.Random) -> bytes:
 def run_differ(count: int, seed: int) -> dict:
     """Only mails that we pass without having found the file can be missed: the others need no second parser."""
     rng = random.Random(seed)
+    small = [raw for raw in crafted().values() if len(raw) < 10_000]
     doubtful: dict[str, bytes] = {}
     held = with_file = 0
     for number in range(count):
-        raw = odd_mail(rng) if number % 2 else odd_tree(rng)
+        raw = odd_mail(rng) if number % 3 == 0 else odd_tree(rng) if number % 3 == 1 else mutate(rng, small)
         why, found = CRAFTED["judge"](mime.parse, raw)
         held += bool(why)
         with_file += found and not why
@@ -500,7 +501,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--show", action="store_true", help="name every real mail that is held")
     chosen = parser.parse_args()
-    os.nice(10)
+    os.nice(5)
     if chosen.what == "crafted":
         result = compare(crafted(), "M1 crafted", None)
     elif chosen.what == "differ":

@@ -225,6 +225,8 @@ _BLANK = b"\r\n\t "
 def _loose_base64(data: bytes) -> bytes:
     """Whatever base64 can be read, padded groups one after the other; never raises."""
     out = []
+    if data.count(b"=") > 10_000:
+        data = data.replace(b"=", b"")
     for piece in re.split(rb"=+", data):
         letters = piece.translate(None, _NOT_ALPHABET)
         if len(letters) % 4 == 1:
@@ -577,10 +579,12 @@ _QUICK_ANGLE = re.compile(
 _QUICK_BARE = re.compile(r"([^\s\"\\<>@,;:()\[\]]+@[^\s\"\\<>@,;:()\[\]]+)[ \t]*(?:,|\Z)")
 _ATOM = re.compile(r"[^\s\"\\<>@,;:().\[\]]+")
 _MAX_BOXES = 2000
+_MAX_ADDRESSES = 200_000  # characters of one address field that are read; longer headers are held anyway
 
 
 def _boxes(value: str) -> list[_Box]:
     """The mailboxes of an address field (RFC 5322 section 3.4), unfolded, Latin-1 of its bytes or text."""
+    value = value[:_MAX_ADDRESSES]
     if not value.isascii() and all(ord(sign) < 256 for sign in value):
         value = decode_text(_raw(value))[0]
     found: list[_Box] = []
@@ -821,16 +825,16 @@ class Part:
         """What hides in a decoded leaf: attachments of the time before MIME, and encryption."""
         if self.multipart:
             return
-        reason = _old_attachment(data)
-        if reason and (self.encoding != "base64" or self.content_type.startswith("text/")):
-            self._note("ambiguous", reason)
         kind = self.content_type
-        # In a file only its beginning counts: there a reader may take the blank line before it for a mistake.
-        text = data if kind.startswith("text/") else data[:2000]
-        if self.encoding != "base64" and not kind.startswith("message/") and _part_in_text(text):
-            self._note("ambiguous", "something like a part in a body")
-        pgp = data.find(b"-----BEGIN PGP MESSAGE-----")
-        if pgp == 0 or (pgp > 0 and kind.startswith("text/")) or kind == "application/pgp-encrypted":
+        readable = kind.startswith("text/")
+        if readable or self.encoding != "base64":
+            if reason := _old_attachment(data):
+                self._note("ambiguous", reason)
+            # In a file only its beginning counts: there a reader may take the blank line before it for a mistake.
+            if not kind.startswith("message/") and _part_in_text(data if readable else data[:2000]):
+                self._note("ambiguous", "something like a part in a body")
+        armored = b"-----BEGIN PGP MESSAGE-----"
+        if data.startswith(armored) or kind == "application/pgp-encrypted" or (readable and armored in data):
             self._note("uninspectable", "pgp")
         elif _CMS_ENVELOPED.search(data, 0, 64) or (
             kind in ("application/pkcs7-mime", "application/x-pkcs7-mime") and _CMS_SIGNED not in data[:64]
@@ -844,8 +848,10 @@ _CMS_SIGNED = bytes.fromhex("06092a864886f70d010702")  # id-signedData, RFC 5652
 _CMS_ENVELOPED = re.compile(
     rb"\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]|\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x01\x17)"
 )
-_UU = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S")
-_LOOSE_UU = re.compile(rb"begin[^\n]{0,20}[0-9][^\n]{0,200}\n([!-`])([ -`]{4,84})\r?\n", re.IGNORECASE)
+_UU = re.compile(rb"^[ \t]{0,20}begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S", re.IGNORECASE | re.MULTILINE)
+_LOOSE_UU = re.compile(
+    rb"^[ \t]{0,20}begin[^\n]{0,20}[0-9][^\n]{0,200}\n([!-`])([ -`]{4,84})\r?$", re.IGNORECASE | re.MULTILINE
+)
 _ENCODING_LINE = re.compile(rb"content-transfer-encoding[^\n]{0,80}?(base64|quoted-printable)", re.IGNORECASE)
 
 
@@ -854,9 +860,13 @@ def _part_in_text(data: bytes) -> bool:
     whose delimiter line is not quite one): some programs look for parts by their header lines alone."""
     lower = data.lower()
     at = lower.find(b"content-transfer-encoding")
+    seen = 0
     while at >= 0:
         match = _ENCODING_LINE.match(data, at)
         if match and not data[data.rfind(b"\n", max(0, at - 80), at) + 1 : at].strip():
+            seen += 1
+            if seen > 200:
+                return True  # no letter speaks so often of it
             rows = data[match.end() : match.end() + 4000].split(b"\n")
             blank = next((n for n, row in enumerate(rows[1:40], 1) if not row.strip()), len(rows))
             if blank == len(rows) and len(rows) < 40:
@@ -874,17 +884,13 @@ def _part_in_text(data: bytes) -> bool:
 
 def _old_attachment(data: bytes) -> str:
     """uuencode, yEnc or BinHex: some programs show a file where others show text."""
-    lower = data.lower()
-    at = lower.find(b"begin")
-    while at >= 0:
-        if not data[max(0, data.rfind(b"\n", max(0, at - 20), at) + 1, at - 20) : at].strip():
-            if _UU.match(lower, at):
+    if b"begin" in data.lower():
+        if _UU.search(data):
+            return "uuencoded file in a text"
+        # Some readers take any mode; then the line behind must be of the length that it gives itself.
+        for loose in _LOOSE_UU.finditer(data):
+            if len(loose[2].rstrip()) <= (loose[1][0] - 32 + 2) // 3 * 4 <= len(loose[2]) + 3 > 8:
                 return "uuencoded file in a text"
-            # Some readers take any mode; then the line behind must be of the length that it gives itself.
-            loose = _LOOSE_UU.match(data, at)
-            if loose and len(loose[2].rstrip()) <= (loose[1][0] - 32 + 2) // 3 * 4 <= len(loose[2]) + 3 > 8:
-                return "uuencoded file in a text"
-        at = lower.find(b"begin", at + 5)
     if b"=ybegin " in data:
         return "yEnc file in a text"
     if b"(This file must be converted with BinHex" in data:
@@ -1218,7 +1224,9 @@ class _Reader:
         first = -1
         reasons: set[str] = set()
         at = raw.find(needle, max(part.start - 1, 0), end)
-        while at >= 0:
+        for _ in range(40 * MAX_PARTS):
+            if at < 0:
+                break
             line = at + 1
             after = at + len(needle)
             stop = raw.find(b"\n", after, end)
@@ -1247,6 +1255,8 @@ class _Reader:
                 if len(regions) + len(self.parts) > MAX_PARTS:
                     break
             at = raw.find(needle, max(following - 1, after), end)
+        else:
+            reasons.add("more delimiter lines than any mail has")
         if begin >= 0:
             regions.append((begin, end))
             self.note("mime", "multipart without its closing boundary", path=path)
