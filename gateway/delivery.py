@@ -205,6 +205,7 @@ class _Wire(asyncio.Protocol):
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
         self.gone = False
+        self.expected = 1  # replies on their way: whoever waits need not wake for each
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._paused = False
@@ -214,7 +215,8 @@ class _Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        _release(self._reader)
+        if self.expected == 1 or self.buffer.count(b"\n") >= self.expected or len(self.buffer) > _LONGEST_LINE:
+            _release(self._reader)
 
     def eof_received(self) -> bool:
         self.gone = True
@@ -262,6 +264,10 @@ class _Wire(asyncio.Protocol):
                 self._reader = self.loop.create_future()
                 try:
                     await self._within(self._reader, deadline, stage)
+                except _Broken:
+                    if self.expected == 1 or b"\n" not in self.buffer:
+                        raise
+                    self.expected = 1  # some did come
                 finally:
                     self._reader = None
                 continue
@@ -275,6 +281,7 @@ class _Wire(asyncio.Protocol):
             code = int(head)
             texts.append(_readable(line[4:]))
             if sign != b"-":
+                self.expected = max(1, self.expected - 1)
                 return Reply(code, "\n".join(texts))
             if len(texts) >= _MOST_LINES:
                 raise _Broken("4.5.0", f"reply without end {stage}")
@@ -649,6 +656,7 @@ class _Transaction:
         reset = b"RSET\r\n" if connection._dirty else b""
         connection._dirty = True
         if pipelined:
+            wire.expected = bool(reset) + 1 + len(self.todo) + ahead
             wire.write(b"".join([reset, self._mail(), *map(self._rcpt, self.todo), b"DATA\r\n" if ahead else b""]))
         else:
             if reset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench import next_hop_table
 from gateway.config import NextHop
 from gateway.delivery import Connection, Content, DotStuffer, Letter, Outcome, Target, Timeouts, attempt, status_of
 from gateway.errors import Reply
+from tests import harness, peers
 from tests.hop import Hop, run, undotted
 
 MAIL = b"Subject: thu\r\n\r\nNoi dung\r\n.dong co dau cham\r\n"
@@ -316,3 +318,51 @@ def test_smtp_sink() -> None:
     finally:
         sink.kill()
         sink.wait()
+
+
+@pytest.fixture
+def postfix(tmp_path: Path) -> Iterator[tuple[peers.Postfix, harness.Sink, Path]]:
+    """A real next hop with TLS that refuses one recipient, puts off another, and passes the rest to a sink."""
+    sink, ca = harness.Sink(), trustme.CA()
+    pem = tmp_path / "tls.pem"
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    made = peers.Postfix(
+        tmp_path / "postfix",
+        relay_port=sink.port,
+        settings=(
+            f"smtpd_tls_chain_files = {pem}\nsmtpd_tls_security_level = may\n"
+            "smtpd_recipient_restrictions = check_recipient_access inline:{bad@x.vn=REJECT, later@x.vn=DEFER},"
+            " permit_mynetworks, reject"
+        ),
+    ).start()
+    try:
+        yield made, sink, tmp_path / "ca.pem"
+    finally:
+        made.stop()
+        sink.close()
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(bool(peers.missing("postfix")), reason=peers.missing("postfix") or "-")
+def test_postfix_as_next_hop(postfix: tuple[peers.Postfix, harness.Sink, Path]) -> None:
+    made, sink, ca = postfix
+    body = b"Message-ID: <1@y.vn>\r\nSubject: =?utf-8?q?Th=C6=B0?=\r\nDate: Mon, 02 Nov 2026 08:00:00 +0700\r\n"
+    body += b"From: a@y.vn\r\nTo: b@x.vn\r\n\r\n" + "Chào\r\n.\r\n..hai chấm\r\n".encode() + b"x" * 900 + b"\r\n\r\n"
+
+    async def main() -> None:
+        for policy in ("none", "may", "encrypt", "verify"):
+            hop = NextHop(name="sau", host="127.0.0.1", port=made.port, tls=policy, ca=ca)
+            connection = Connection(hop, "cong.y.vn")
+            for _ in range(3):  # on one connection, each time with a recipient that is refused
+                targets = (Target("good@x.vn", "FAILURE", "rfc822;goc@x.vn"), Target("bad@x.vn"), Target("later@x.vn"))
+                outcomes = await connection.attempt(letter(targets=targets, body=body, ret="HDRS", envid="E1"))
+                assert [one.result for one in outcomes] == ["delivered", "failed", "deferred"], outcomes
+                assert outcomes[0].dsn and outcomes[1].status == "5.7.1" and outcomes[2].status.startswith("4.7.")
+            assert bool(connection.tls) == (policy != "none")
+            await connection.close()
+
+    run(main())
+    for _, recipients, arrived in sink.wait(12):
+        assert recipients == ["good@x.vn"]
+        assert arrived.endswith(b"X-VBDT-Case: 1\r\n" + body)
