@@ -6,6 +6,7 @@ Made at run time with the demonstration's own certificates; nothing of anybody e
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 import tempfile
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def plain() -> bytes:
 def one() -> bytes:
     """Signed once, by the organisation, visibly."""
     box = documents.signature_box(PAPER)
-    return documents.sign(plain(), pki().department, pki(), box=box, picture=documents.seal_picture(PAPER.agency))
+    return documents.sign(plain(), pki().department, pki(), box=box, picture=documents.seal_picture(PAPER.agency, 120))
 
 
 @cache
@@ -71,13 +72,11 @@ def two() -> bytes:
 @cache
 def many(count: int) -> bytes:
     """Number, date, signer and seal each as their own signature, as several tools do it."""
-    data = plain()
-    for number in range(count):
-        box = (100 + 20 * (number % 8), 300 + 30 * (number // 8), 118 + 20 * (number % 8), 325 + 30 * (number // 8))
-        own = pki()
-        signer = own.leader if number == 0 else own.department
-        data = documents.sign(data, signer, own, field=f"ChuKy{number}", box=box)
-    return data
+    if count == 0:
+        return plain()
+    number, own = count - 1, pki()
+    box = (100 + 20 * (number % 8), 300 + 30 * (number // 8), 118 + 20 * (number % 8), 325 + 30 * (number // 8))
+    return documents.sign(many(number), own.department if number else own.leader, own, field=f"ChuKy{number}", box=box)
 
 
 # -- taking a PDF apart and putting updates on it ----------------------------------------------------------------------
@@ -124,6 +123,7 @@ def root_number(data: bytes) -> int:
     return int(last_root(data).split()[0])
 
 
+@cache
 def page_number(data: bytes) -> int:
     """The number of the first page object."""
     return next(
@@ -170,11 +170,11 @@ def next_number(data: bytes) -> int:
     return size(data)
 
 
-# -- attacks: each takes nothing and gives a file that must not be believed ---------------------------------------------
+# -- attacks: each gives a file that must not be believed --------------------------------------------------------------
 
 
 def changed_signature(change: Callable[[bytes], bytes], content: bool = True) -> bytes:
-    """Universal signature forgery: the signature dictionary is redefined so that a verifier trips, and the page with it."""
+    """Universal signature forgery: the signature dictionary is redefined so that a verifier trips, and the page too."""
     data = one()
     objects = {number_of(data, b"/ByteRange"): change(signature_body(data))}
     if content:
@@ -266,7 +266,7 @@ def _stranger() -> Pki:
 
 
 def sneaky_signature() -> bytes:
-    """Sneaky signature attack: a certified document gets another signature by a stranger, whose looks are other words."""
+    """Sneaky signature attack: a stranger signs a certified document, with a picture of other words."""
     data = documents.sign(plain(), pki().department, pki(), certify=True)
     return documents.sign(data, stranger().department, stranger(), field="Sneaky", box=(80, 400, 480, 500))
 
@@ -437,8 +437,8 @@ def _text(words: bytes) -> bytes:
 
 def _page(contents: int, more: bytes = b"", parent: int = 2) -> bytes:
     return (
-        b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 595 842] /Contents %d 0 R /Resources << /Font << /F1 5 0 R >> >> %s >>"
-        % (parent, contents, more)
+        b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> %s >>" % (parent, contents, more)
     )
 
 
@@ -597,7 +597,8 @@ def hybrid_conflict() -> bytes:
     begin = len(out)
     old = re.search(rb"(?<!\d)%d 0 obj" % page, data)
     assert old is not None
-    out += b"xref\n%d 1\n%010d 00000 n \ntrailer\n<< /Size %d /Root %s /Prev %d /XRefStm %d >>\nstartxref\n%d\n%%%%EOF\n" % (
+    trailer = b"trailer\n<< /Size %d /Root %s /Prev %d /XRefStm %d >>\nstartxref\n%d\n%%%%EOF\n"
+    out += (b"xref\n%d 1\n%010d 00000 n \n" + trailer) % (
         page, old.start(), fresh + 2, last_root(data), startxref(data), at, begin,
     )  # fmt: skip
     return bytes(out)
@@ -613,7 +614,7 @@ def page_added() -> bytes:
     return append(data, {tree: body, fresh: _page(fresh + 1, parent=tree), fresh + 1: FALSE_TEXT})
 
 
-# -- objects with two names: a part that may change is a part that may not ----------------------------------------------
+# -- objects with two names: a part that may change is a part that may not ---------------------------------------------
 
 
 def signed_simple(objects: dict[int, bytes]) -> bytes:
@@ -696,10 +697,10 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "usf: value is text": usf(_VALUE, b"/Contents (none)"),
     "usf: no sub-filter": usf(rb"/SubFilter\s*/[\w.]+", b""),
     "usf: no filter": usf(rb"/Filter\s*/[\w.]+", b""),
-    "usf in place: no byte range": in_place(rb"/ByteRange", b"/XyteRange"),
-    "usf in place: no value": in_place(rb"/Contents <30", b"/Xontents <30"),
-    "usf in place: byte range all zero": in_place(_RANGE, b"/ByteRange [0 0 0 0]"),
-    "usf in place: filter": in_place(rb"/Filter /Adobe.PPKLite", b"/Filter /None"),
+    "usf: in place, no byte range": in_place(rb"/ByteRange", b"/XyteRange"),
+    "usf: in place, no value": in_place(rb"/Contents <30", b"/Xontents <30"),
+    "usf: in place, byte range all zero": in_place(_RANGE, b"/ByteRange [0 0 0 0]"),
+    "usf: in place, filter": in_place(rb"/Filter /Adobe.PPKLite", b"/Filter /None"),
     "isa: page content": page_update(lambda body, n: with_key(body, b"Contents", b"%d 0 R" % n), {0: FALSE_TEXT}),
     "isa: page resources": page_update(lambda body, n: with_key(body, b"Resources", b"<< >>")),
     "isa: page box": page_update(lambda body, n: with_key(body, b"MediaBox", b"[0 0 595 400]")),
@@ -753,6 +754,62 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
 }
 
 
+def by_hand(subfilter: str, value: Callable[[bytes], bytes], more: bytes = b"") -> bytes:
+    """A signature dictionary written by hand; `value` makes the value from the bytes signed."""
+    data = simple_pdf(simple())
+    field, room = next_number(data), 8192
+    dictionary = b"<< /Type /Sig /Filter /Adobe.PPKLite /SubFilter /%s /ByteRange [0 %s] /Contents <%s> %s >>"
+    made = append(
+        data,
+        {
+            1: b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [%d 0 R] /SigFlags 3 >> >>" % field,
+            field: b"<< /Type /Annot /Subtype /Widget /FT /Sig /T (Old) /Rect [0 0 0 0] /P 3 0 R /V %d 0 R >>"
+            % (field + 1),
+            field + 1: dictionary % (subfilter.encode(), b"*" * 32, b"0" * room, more),
+        },
+    )
+    begin = made.rindex(b"<" + b"0" * room)
+    end = begin + room + 2
+    made = made.replace(b"*" * 32, (b"%d %d %d" % (begin, end, len(made) - end)).ljust(32))
+    digits = value(made[:begin] + made[end:]).hex().encode()
+    return made[: begin + 1] + digits + made[begin + 1 + len(digits) :]
+
+
+def pkcs7_sha1() -> bytes:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+    def value(signed: bytes) -> bytes:
+        builder = pkcs7.PKCS7SignatureBuilder().set_data(hashlib.sha1(signed).digest())
+        builder = builder.add_signer(pki().department.certificate, pki().department.key, hashes.SHA256())
+        return builder.sign(Encoding.DER, [pkcs7.PKCS7Options.Binary])
+
+    return by_hand("adbe.pkcs7.sha1", value)
+
+
+def x509_rsa_sha1() -> bytes:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    def value(signed: bytes) -> bytes:
+        signature = pki().department.key.sign(signed, padding.PKCS1v15(), hashes.SHA1())
+        return b"\x04\x82" + len(signature).to_bytes(2, "big") + signature
+
+    return by_hand("adbe.x509.rsa_sha1", value, b"/Cert <%s>" % pki().department.der.hex().encode())
+
+
+def encrypted() -> bytes:
+    """Opens without a password, and is signed."""
+    import io
+
+    from pypdf import PdfReader, PdfWriter
+
+    writer, out = PdfWriter(PdfReader(io.BytesIO(plain()))), io.BytesIO()
+    writer.encrypt("", "owner", algorithm="AES-128")
+    writer.write(out)
+    return documents.sign(out.getvalue(), pki().department, pki())
+
+
 def _lta() -> bytes:
     """One signature, then a document time-stamp over it."""
     return documents.timestamp_document(one(), pki())
@@ -788,6 +845,7 @@ GENUINE: dict[str, tuple[Callable[[], bytes], int]] = {
     "info updated": (lambda: append(one(), {next_number(one()): b"<< /Title (x) >>"},
                                     extra=b"/Info %d 0 R " % next_number(one())), 1),
     "scan": (lambda: documents.sign(documents.scan(PAPER, seal="DEMO"), pki().department, pki()), 1),
+    "encrypted, no password": (encrypted, 1),
     "simple": (lambda: documents.sign(simple_pdf(simple()), pki().department, pki()), 1),
     "form": (lambda: documents.sign(simple_pdf(_form()), pki().department, pki()), 1),
 }  # fmt: skip

@@ -374,6 +374,8 @@ def sign(
     )
     stamper = _stamper(pki, signed_at) if timestamp else None
     writer = IncrementalPdfFileWriter(io.BytesIO(data), strict=False)
+    if b"/Encrypt" in data:
+        writer.encrypt(b"")  # a file that opens without a password
     spec = fields.SigFieldSpec(field, on_page=page, box=box)
     style = None
     if box is not None:

@@ -505,6 +505,7 @@ class Document:
         if self._references is None:
             self._references = _references(self.data, self._trailers)
         found = {self._holder(at) for at in self._references.get(number, ()) if at < view.end}
+        found = {one for one in found if not self._is_trailer(one, view)}
         for container in view.containers:
             body, pairs = self.packed(container, view)
             if container not in self._packed_references:
@@ -512,6 +513,19 @@ class Document:
             for at in self._packed_references[container].get(number, ()):
                 found.add(max((pair for pair in pairs if pair[1] <= at), key=lambda pair: pair[1], default=(0, 0))[0])
         return found
+
+    def _is_trailer(self, number: int, view: View) -> bool:
+        """A cross-reference stream that a tool left behind: its dictionary is a trailer, and it can show nothing."""
+        entry = view.entry(number)
+        if entry is None or entry[0] != 1:
+            return False
+        value = view.get(Ref(number, entry[2]))
+        return (
+            isinstance(value, Stream)
+            and value.head.get("Type") == "XRef"
+            and "W" in value.head
+            and not {"Resources", "Subtype"} & set(value.head)
+        )
 
     def _holder(self, at: int) -> int:
         """The number of the listed object that a place in the file belongs to."""

@@ -175,14 +175,22 @@ class TrustStore:
             self._paths[key] = self._find_path(certificate, others, timestamping) if self.roots else None
         return self._paths[key]
 
+    def path_of_authority(self, certificate: x509.Certificate) -> TrustPath | None:
+        """The way from an intermediate to a pinned root, for checking the store itself."""
+        return self._find_path(certificate, (), False, authority=True) if self.roots else None
+
     def _find_path(
-        self, certificate: x509.Certificate, others: tuple[x509.Certificate, ...], timestamping: bool
+        self,
+        certificate: x509.Certificate,
+        others: tuple[x509.Certificate, ...],
+        timestamping: bool,
+        authority: bool = False,
     ) -> TrustPath | None:
         from pyhanko_certvalidator import CertificateValidator, ValidationContext
         from pyhanko_certvalidator.errors import InvalidCertificateError, PathBuildingError, PathValidationError
         from pyhanko_certvalidator.policy_decl import AcceptAllAlgorithms, DisallowWeakAlgorithmsPolicy
 
-        if not timestamping and not _may_sign(certificate):
+        if not timestamping and not authority and not _may_sign(certificate):
             return None
         leaf = _asn1(certificate)
         known = [_asn1(one.certificate) for one in self.intermediates] + [_asn1(one) for one in others]
