@@ -188,7 +188,9 @@ def name_key(name: str) -> str:
 
     `Ủy ban` and `Uỷ ban`, `hòa` and `hoà` are the same name with the tone on another vowel (rules.md 3.2)."""
     text = unicodedata.normalize("NFD", name.replace("\u00d0", "Đ").replace("\u00f0", "đ")).casefold()
-    return " ".join(_WORD.findall(_TONE.sub(r"\2\1", text)))
+    while (moved := _TONE.sub(r"\2\1", text)) != text:  # more than once only for a word with several tones
+        text = moved
+    return " ".join(_WORD.findall(text))
 
 
 _WORD = re.compile(r"[^\W_][\w\u0300-\u036f]*")
