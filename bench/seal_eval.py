@@ -52,6 +52,7 @@ def synthetic(given: argparse.Namespace) -> None:
     blamed: collections.Counter[str] = collections.Counter()
     hands: collections.Counter[str] = collections.Counter()
     rendering, looking = [], []
+    kept: dict[str, list] = {"page": [], "ring": [], "features": [], "seals": []}
     for i in range(given.pages):
         wanted = "seal" if i % 2 else "none"
         scan = generate.page(given.seed + i, given.inks, given.mode, wanted=wanted)
@@ -63,6 +64,15 @@ def synthetic(given: argparse.Namespace) -> None:
             looking.append(time.process_time() - middle)
             rendering.append(middle - started)
             size = pages.size_mm(1)
+            if given.keep:
+                flat = seal.flatten(pages.image(1, seal.DPI))
+                for one in seal.candidates(flat, grey=given.mode != "colour"):
+                    kept["page"].append(i)
+                    kept["ring"].append((one.x / seal.PX_MM, one.y / seal.PX_MM, one.radius / seal.PX_MM))
+                    kept["features"].append(one.features)
+                kept["seals"].append(scan.truth.seals[0] if scan.truth.seals else (0.0, 0.0, 0.0))
+                if i % 100 == 99:
+                    np.savez(given.keep, **{name: np.array(value) for name, value in kept.items()})
         circles = scan.truth.seals if given.mode == "colour" else scan.truth.seals + scan.truth.rings
         boxed = any(agrees(one.box, circle, size) for one in facts.seals for circle in circles)
         state = facts.state
@@ -142,6 +152,7 @@ def main() -> None:
     parser.add_argument("--mode", default="colour", choices=("colour", "grey", "bilevel"))
     parser.add_argument("--inks", default="evaluation", choices=("evaluation", "tuning"))
     parser.add_argument("--show", action="store_true", help="name the pages that went wrong")
+    parser.add_argument("--keep", type=Path, help="keep features of all rings in this .npz, to score other weights")
     parser.add_argument("--real", type=Path, help="folder of PDF files")
     parser.add_argument("--labels", type=Path)
     given = parser.parse_args()

@@ -372,7 +372,7 @@ def seal_mask(random: np.random.Generator, radius: float, scale: float, plain: b
         ring(radius - thick - gap, random.uniform(0.2, 0.5))
         text_out -= gap
     inner = radius * random.uniform(0.52, 0.68)
-    if random.random() < 0.8:
+    if random.random() < 0.96:
         ring(inner, random.uniform(0.2, 0.7))
         if random.random() < 0.3:
             ring(inner - random.uniform(0.6, 1.0), 0.25)

@@ -1,0 +1,105 @@
+"""Draw what was seen onto the pages: `congvan inspect --annotate OUT.png|OUT.pdf`.
+
+The output holds pictures of pages, never parts of the inspected file: a hostile PDF stays outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from gateway.inspection.findings import Seal
+from gateway.inspection.frames import PAGES, frames_of, judge
+from gateway.inspection.pages import Image, PageError, Pages
+
+DPI = 100.0
+_SEAL, _PASTED, _FRAME, _SIGNATURE = (0, 150, 0), (230, 120, 0), (170, 0, 170), (0, 80, 220)  # RGB
+
+Box = tuple[float, float, float, float]
+
+
+class HasSeals(Protocol):
+    """FileFacts or SealFacts."""
+
+    @property
+    def seals(self) -> tuple[Seal, ...]: ...
+
+
+def annotate(pages: Pages, facts: HasSeals, out: Path, signature_boxes: Iterable[tuple[int, Box]] = ()) -> list[Path]:
+    """Write the pages on which something was seen, with boxes: seals green (pasted pictures orange), frames violet,
+    signature fields blue. A `.pdf` holds all of them; a `.png` the first, others beside it as `NAME-PAGE.png`.
+    Returns the files written, none when nothing was seen."""
+    boxes: dict[int, list[tuple[Box, tuple[int, int, int], str]]] = {}
+    for page, box in signature_boxes:
+        boxes.setdefault(page, []).append((box, _SIGNATURE, "chu ky so"))
+    for seal in facts.seals:
+        label = f"con dau {seal.score:.2f}" + (" (anh dan)" if seal.pasted else "")
+        boxes.setdefault(seal.page, []).append((seal.box, _PASTED if seal.pasted else _SEAL, label))
+    for n in range(1, min(pages.count, PAGES) + 1):
+        try:
+            for frame in frames_of(pages, n):
+                if finding := judge(frame):
+                    boxes.setdefault(n, []).append((frame.box, _FRAME, f"{finding.kind} {finding.value}"))
+        except PageError:
+            continue
+    drawn: list[tuple[int, Image]] = []
+    for n in sorted(boxes):
+        try:
+            drawn.append((n, _drawn(pages.image(n, DPI), boxes[n])))
+        except PageError:
+            continue
+    if not drawn:
+        return []
+    if out.suffix.lower() == ".pdf":
+        out.write_bytes(_pdf([image for _, image in drawn]))
+        return [out]
+    written = []
+    for n, image in drawn:
+        path = out if not written else out.with_name(f"{out.stem}-{n}{out.suffix or '.png'}")
+        path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+        written.append(path)
+    return written
+
+
+def _drawn(page: Image, boxes: list[tuple[Box, tuple[int, int, int], str]]) -> Image:
+    """A copy of the page with boxes. OpenCV's letters have no accents, hence the labels without them."""
+    image = page.copy()
+    height, width = image.shape[:2]
+    for (left, top, right, bottom), colour, label in boxes:
+        corner = round(left * width), round(top * height)
+        cv2.rectangle(image, corner, (round(right * width), round(bottom * height)), colour, 2)
+        place = (corner[0], max(corner[1] - 5, 10))
+        cv2.putText(image, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def _pdf(images: list[Image]) -> bytes:
+    """A PDF of JPEG pages (ISO 32000-1, sections 7.5 and 7.8): catalogue, page tree, and three objects a page."""
+    kids = b" ".join(b"%d 0 R" % (3 + 3 * i) for i in range(len(images)))
+    parts = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(images))]
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+        body = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+        w, h = width * 72 / DPI, height * 72 / DPI
+        content = b"q %.2f 0 0 %.2f 0 0 cm /I Do Q" % (w, h)
+        parts += [
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %.2f %.2f] /Contents %d 0 R "
+            b"/Resources << /XObject << /I %d 0 R >> >> >>" % (w, h, 4 + 3 * i, 5 + 3 * i),
+            b"<< /Length %d >> stream\n%s\nendstream" % (len(content), content),
+            b"<< /Type /XObject /Subtype /Image /Width %d /Height %d /ColorSpace /DeviceRGB /BitsPerComponent 8 "
+            b"/Filter /DCTDecode /Length %d >> stream\n%s\nendstream" % (width, height, len(body), body),
+        ]
+    out = bytearray(b"%PDF-1.4\n")
+    places = []
+    for number, part in enumerate(parts, 1):
+        places.append(len(out))
+        out += b"%d 0 obj %s endobj\n" % (number, part)
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(parts) + 1)
+    out += b"".join(b"%010d 00000 n \n" % place for place in places)
+    out += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(parts) + 1, start)
+    return bytes(out)
