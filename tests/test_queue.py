@@ -7,6 +7,7 @@ import dataclasses
 import email
 import email.policy
 import json
+import random
 from collections.abc import Awaitable, Callable
 from email.message import EmailMessage
 from pathlib import Path
@@ -496,3 +497,100 @@ def test_commands(tmp_path: Path) -> None:
     call(queue.app, "retry", "KHONG-CO", code=1)
     call(queue.app, "retry")
     assert any("retry" in line for line in call(queue.app, "show", made["queued"]))
+
+
+# --------------------------------------------------------------------------------------------- damage and restarts
+
+
+def test_whatever_is_damaged_is_noticed_and_the_others_go_out(tmp_path: Path) -> None:
+    """R10 in small: flipped bytes, cut files, emptied files, garbage, and files that are gone."""
+
+    def flip(path: Path, chance: random.Random) -> None:
+        data = bytearray(path.read_bytes())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+
+    def cut(path: Path, chance: random.Random) -> None:
+        path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+    ways: list[Callable[[Path, random.Random], Any]] = [
+        flip,
+        flip,
+        flip,
+        cut,
+        lambda path, _: path.write_bytes(b""),
+        lambda path, chance: path.write_bytes(chance.randbytes(5000)),
+        lambda path, _: path.unlink(),
+    ]
+
+    async def main(built: House) -> None:
+        chance = random.Random(7)
+        damaged = []
+        for number in range(40):
+            case = await built.commit(number=number, data=cases.mail(number, 200_000 if number % 4 == 0 else 400))
+            if number % 2:
+                continue
+            ((digest,),) = await built.sql("select sha256 from message where id = ?", (case,))
+            path = built.store.path(digest)
+            path.chmod(0o600)
+            chance.choice(ways)(path, chance)
+            damaged.append(case)
+        built.start()
+        await built.until("select count(*) from recipient where state = 'queued'", [0])
+        assert [
+            row[0] for row in await built.sql("select message from recipient where state = 'held' order by id")
+        ] == damaged
+        assert len(built.hops["hop"].messages) == 20
+        alarms = [about["case"] for _, event, about in built.log.lines if event.startswith("ALARM")]
+        assert sorted(alarms) == sorted(damaged)
+
+    play(tmp_path, main)
+
+
+def test_twenty_restarts_under_load_lose_nothing(tmp_path: Path) -> None:
+    """R11 in small: orderly restarts while mail comes in; nothing lost, and nothing twice."""
+
+    async def main(built: House) -> None:
+        built.start()
+        number = 0
+        for turn in range(20):
+            for _ in range(5):
+                number += 1
+                await built.commit(number=number)
+            await asyncio.sleep(0.003 * (turn % 4))
+            await built.restart()
+        await built.states(["delivered"] * number)
+        hop = built.hops["hop"]
+        assert len(hop.messages) == number and len({message[2] for message in hop.messages}) == number
+        assert not await built.sql("select id from attempt where result = 'interrupted' or finished_at is null")
+
+    play(tmp_path, main)
+
+
+def test_a_database_that_cannot_be_written_loses_no_result(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        from gateway import queue as module
+        from gateway.errors import Failure
+
+        built.start()
+        write, failures = built.database.write, [0]
+
+        async def failing(fn: Any) -> Any:
+            if built.hops["hop"].messages and failures[0] < 3:
+                failures[0] += 1
+                raise Failure("local error", "database: SQLITE_FULL")
+            return await write(fn)
+
+        module._WRITE_AGAIN, before = 0.01, module._WRITE_AGAIN
+        try:
+            case = await built.commit()
+            built.database.write = failing  # type: ignore[method-assign]
+            await built.states(["delivered"])
+        finally:
+            module._WRITE_AGAIN = before
+        assert failures == [3] and len(built.hops["hop"].messages) == 1
+        assert await built.sql("select result from attempt") == [("delivered",)]
+        assert built.log.events("error").count("queue cannot reach the database") == 3
+        assert case
+
+    play(tmp_path, main)
