@@ -271,10 +271,11 @@ class Index:
         exact, others = [], []
         for row in rows:
             found = connection.execute("SELECT texts FROM main_db.fulltext WHERE message = ?", (row["id"],)).fetchone()
-            words = [row["subject"], row["abstract"], row["signer"], row["issuing_agency"], row["document_code"]]
-            whole = nfc("\n".join([*words, *unpack_texts(found[0] if found else b"").values()]))
-            low = whole.lower()
-            row["snippet"] = snippet(whole, given)
+            texts = list(unpack_texts(found[0] if found else b"").values())
+            columns = [row[name] for name in ("abstract", "subject", "signer", "issuing_agency", "document_code")]
+            pieces = [nfc(one) for one in (*texts, *columns)]
+            low = "\n".join(pieces).lower()
+            row["snippet"] = snippet(pieces, given)
             (exact if all(one in low for one in given) else others).append(row)
         return exact + others
 
@@ -313,16 +314,15 @@ def _match(query: Query) -> str:
     return " AND ".join(parts)
 
 
-def snippet(text: str, words: list[str], around: int = 60) -> str:
-    """A piece of one line about the first word that is found, with its accents or without."""
-    low, plain = text.lower(), fold(text)
-    at = -1
+def snippet(pieces: list[str], words: list[str], around: int = 60) -> str:
+    """A part of one line about the first word that is found, with its accents or without; body before header fields."""
     for word in words:
-        at = low.find(word)
-        if at < 0 and len(plain) == len(text):
-            at = plain.find(fold(word))
-        if at >= 0:
-            break
-    start = max(0, at - around) if at >= 0 else 0
-    piece = " ".join(text[start : start + 2 * around].split())
-    return ("…" if start else "") + piece + ("…" if start + 2 * around < len(text) else "")
+        for text in pieces:
+            at = text.lower().find(word)
+            if at < 0 and len(plain := fold(text)) == len(text):
+                at = plain.find(fold(word))
+            if at >= 0:
+                start, end = max(0, at - around), at + len(word) + around
+                shown = " ".join(text[start:end].split())
+                return ("…" if start else "") + shown + ("…" if end < len(text) else "")
+    return ""
