@@ -277,12 +277,11 @@ def read(directory: Directory, situation: Situation) -> Reading:
         )
     )
     issuer_name = document.issuing_agency.value if document and document.issuing_agency else ""
-    issuer = directory.agency_named(issuer_name, day) if issuer_name else None
     issued_on = _date(document.date.value) if document and document.date else None
-    if issuer is not None and issued_on is not None:
-        issuer = directory.agency(issuer.id, issued_on) or issuer
+    signing_day = issued_on or day  # the agency's state counts on the day of the document
+    issuer = directory.agency_named(issuer_name, signing_day) if issuer_name else None
     if issuer is None and box is not None and box.kind != "PERSONAL":
-        issuer = directory.agency(box.agency, issued_on or day)
+        issuer = directory.agency(box.agency, signing_day)
     elif issuer is None and agency is not None and not issuer_name:
         issuer = agency
     official_author = box is not None or directory.is_official(domain)

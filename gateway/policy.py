@@ -224,7 +224,9 @@ class OwnRule(config.Settings):
             _compile(self.when).execute(_cel_facts(_EMPTY))
         except KeyError as error:
             raise ValueError(f"rule {self.id}: when: there is no {error.args[0]!r} here") from None
-        except (ValueError, RuntimeError, TypeError) as error:
+        except IndexError:
+            pass  # the example has no files and no recipients
+        except Exception as error:
             first = re.sub(r"\s+", " ", str(error).split("\n")[0])
             raise ValueError(f"rule {self.id}: when: {first}") from None
         return self
@@ -612,7 +614,11 @@ def screen(
         return ()
     situation = Situation(at, "out", origin, Envelope(sender, (recipient,)), Inspection())
     verdict = _judge(policy, directory, situation, only=("MB-01", "MB-02"))[0]
-    return tuple(one for one in verdict.findings if one.disposition >= Disposition.RETURN and one.recipients)
+    return tuple(
+        replace(one, recipients=(recipient.address.key,))
+        for one in verdict.findings
+        if one.disposition >= Disposition.RETURN and one.about == "To"
+    )
 
 
 def judge(policy: Policy, directory: Directory, situation: Situation) -> Verdict:
@@ -948,7 +954,7 @@ def _own(policy: Policy, ruling: _Ruling, own: OwnRule) -> bool | str:
     try:
         if not policy._programs[own.id].execute(_cel_facts(_facts(case))):
             return False
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever the expression library raises for a value it cannot use
         disposition = Disposition.DELIVER_WARN
         text = (f"Không đánh giá được quy tắc {own.id}.", f"Rule {own.id} could not be judged.", "", "")
         ruling.annotations.append(Annotation(own.id, "", _clean(str(error))))
