@@ -544,6 +544,8 @@ class _Session(SMTP):
         self._turn -= 1
         if not self._turn:
             self._turn = TURN
+            if self._out:  # a peer that never pauses must hear us, or be found not listening
+                await self._flush()
             await asyncio.sleep(0)
         return line[:-2] if line.endswith(b"\r\n") else line
 
@@ -1057,6 +1059,9 @@ class Server:
             {"sock": sock} if sock else {"host": self.listener.address or None, "port": self.listener.port}
         )
         self._server = await self.loop.create_server(lambda: _Session(self), backlog=512, **where)
+        for listening in self._server.sockets:
+            # Connections inherit it. Replies are short; without it a peer that reads none of them fills megabytes.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import random
 import resource
@@ -19,6 +20,7 @@ from typing import Any
 import aiosmtpd
 import pytest
 
+from bench import grammar_fuzz
 from gateway import config, smtp_in
 from gateway.errors import LOCAL_ERROR, Reply
 from gateway.message import Address, AuthResult, NullSender
@@ -907,12 +909,14 @@ def test_a_peer_that_reads_no_replies_is_cut(door: Callable[..., Door]) -> None:
     with d.client() as c:
         c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         c.greet()
-        c.socket.settimeout(6)
+        c.socket.settimeout(0.5)
         started = time.monotonic()
-        with pytest.raises(ConnectionError):
-            while True:
-                c.send(b"RCPT TO:<x>\r\n" * 5000)
-        assert time.monotonic() - started < 5.5
+        # The reset may not reach a peer whose window is shut, so the door's own log is asked.
+        while not d.events("smtp session"):
+            with contextlib.suppress(OSError):
+                c.send(b"RCPT TO:<x>\r\n" * 500)
+            assert time.monotonic() < started + 15
+        assert d.events("smtp session")[0]["end"] in ("hang-up", "timeout")
 
 
 def test_an_idle_session_hears_why_it_ends(door: Callable[..., Door]) -> None:
@@ -943,3 +947,20 @@ def test_many_sessions_leave_nothing_behind(door: Callable[..., Door]) -> None:
     gc.collect()
     assert d.server.pool.used == 0
     assert sum(isinstance(thing, smtp_in._Session) for thing in gc.get_objects()) <= 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_conversations(tmp_path: Path, seed: int) -> None:
+    """S5 in small; `./run measure grammar_fuzz` does it in full."""
+    figures = grammar_fuzz.run(tmp_path, 1500, seed)
+    assert figures["faults"] == [] and figures["broken"] == 0 and figures["answers"]["354"] > 20
+
+
+def test_a_flood_of_doubled_recipients_has_an_end(door: Callable[..., Door]) -> None:
+    d = door(limits={"recipients": 5, "errors_per_session": 3})
+    with d.client() as c:
+        c.greet()
+        c.say("MAIL FROM:<a@b.vn>")
+        c.send(f"RCPT TO:<b@{OURS}>\r\n" * 1020)
+        answers = [c.reply()[:3] for _ in range(1009)]
+        assert answers == ["250"] * 1005 + ["452"] * 3 + ["421"] and c.gone()
