@@ -17,6 +17,7 @@ import json
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -58,7 +59,8 @@ def own_corpus(store: TrustStore) -> tuple[dict[str, object], bool]:
     missed = []
     for name, make in files.ATTACKS.items():
         facts = check(make(), store, files.NOW)
-        if believed(facts) or not (facts.signatures or facts.removed):
+        first = replace(facts, signatures=facts.signatures[:1])  # the one attacked; a later one may be sound by itself
+        if believed(first) or not (facts.signatures or facts.removed):
             missed.append(name)
     wrong = []
     for name, (make, count) in files.GENUINE.items():

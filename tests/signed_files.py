@@ -252,7 +252,7 @@ def annotation(subtype: bytes, more: bytes = b"") -> Callable[[], bytes]:
 
 def evil_annotation() -> bytes:
     """Evil annotation attack: a document certified with P=3 gets an annotation over its text."""
-    data = documents.sign(plain(), pki().department, pki(), certify=True)
+    data = documents.sign(plain(), pki().department, pki(), certify=3)
     return annotation(b"FreeText", b"/Contents (10 000 000 000)")(data)  # type: ignore[call-arg]
 
 
@@ -267,13 +267,35 @@ def _stranger() -> Pki:
 
 def sneaky_signature() -> bytes:
     """Sneaky signature attack: a stranger signs a certified document, with a picture of other words."""
-    data = documents.sign(plain(), pki().department, pki(), certify=True)
+    data = documents.sign(plain(), pki().department, pki(), certify=2)
     return documents.sign(data, stranger().department, stranger(), field="Sneaky", box=(80, 400, 480, 500))
+
+
+def signed_against_certification() -> bytes:
+    """Certified against any change, then signed again by somebody whom we trust (the tool refuses, so by hand)."""
+    data = documents.sign(plain(), pki().department, pki(), certify=2, timestamp=False)
+    assert data.count(b"/P 2") == 1
+    data = resign(data.replace(b"/P 2", b"/P 1"))
+    loose = data.replace(b"/P 1", b"/P 2")  # same length, so that the tool signs; put back before the second value
+    again = documents.sign(loose, pki().leader, pki(), field="B", timestamp=False)
+    return resign(again[: len(data)].replace(b"/P 2", b"/P 1") + again[len(data) :])
+
+
+def resign(data: bytes) -> bytes:
+    """The last signature made anew over the bytes as they are now."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+    _, first, second, _ = byte_range(data)
+    builder = pkcs7.PKCS7SignatureBuilder().set_data(data[:first] + data[second:])
+    builder = builder.add_signer(pki().department.certificate, pki().department.key, hashes.SHA256())
+    made = builder.sign(Encoding.DER, [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary])
+    return data[: first + 1] + made.hex().encode().ljust(second - first - 2, b"0") + data[second - 1 :]
 
 
 def sneaky_field() -> bytes:
     """The same with a field that is not signed at all."""
-    data = documents.sign(plain(), pki().department, pki(), certify=True)
+    data = documents.sign(plain(), pki().department, pki(), certify=2)
     page, fresh, root = page_number(data), next_number(data), root_number(data)
     body = current(data, page)
     old = re.search(rb"/Annots\s*\[([^\]]*)\]", body)
@@ -730,6 +752,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "certification: evil annotation": evil_annotation,
     "certification: sneaky signature": sneaky_signature,
     "certification: sneaky field": sneaky_field,
+    "certification: signed against it": signed_against_certification,
     "shadow: hide and replace, done": hidden_then_shown,
     "shadow: hide and replace, prepared": hidden_not_shown,
     "shadow: hide, cover freed": overlay_removed,
@@ -828,11 +851,15 @@ GENUINE: dict[str, tuple[Callable[[], bytes], int]] = {
     ),
     "sha384": (lambda: documents.sign(plain(), pki().department, pki(), digest="sha384"), 1),
     "sha512": (lambda: documents.sign(plain(), pki().department, pki(), digest="sha512"), 1),
-    "certified": (lambda: documents.sign(plain(), pki().department, pki(), certify=True), 1),
+    "certified": (lambda: documents.sign(plain(), pki().department, pki(), certify=2), 1),
     "certified, then signed": (
         lambda: documents.sign(
-            documents.sign(plain(), pki().leader, pki(), certify=True), pki().department, pki(), field="B"
+            documents.sign(plain(), pki().leader, pki(), certify=2), pki().department, pki(), field="B"
         ),
+        2,
+    ),
+    "certified against change, time-stamped": (
+        lambda: documents.timestamp_document(documents.sign(plain(), pki().leader, pki(), certify=1), pki()),
         2,
     ),
     "business": (lambda: documents.sign(plain(), pki().business, pki()), 1),

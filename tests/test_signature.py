@@ -111,6 +111,10 @@ REASONS = {
 @pytest.mark.parametrize("name", files.ATTACKS)
 def test_attacks_are_never_believed(name: str, store: TrustStore):
     facts = check(files.ATTACKS[name](), store, files.NOW)
+    if name == "certification: signed against it":  # the later signature is sound, the certification is broken
+        assert states(facts) == ["PARTIAL_COVERAGE", "VALID_UNTIMESTAMPED"]
+        assert "certified against any change" in facts.signatures[0].reason
+        return
     assert not believed(facts), (states(facts), [one.reason for one in facts.signatures])
     told = set(states(facts)) | ({"removed"} if facts.removed else set())
     group = name.partition(":")[0]

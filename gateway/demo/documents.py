@@ -349,12 +349,12 @@ def sign(
     page: int = 0,
     subfilter: str = "adbe.pkcs7.detached",
     digest: str = "sha256",
-    certify: bool = False,
+    certify: int = 0,
 ) -> bytes:
     """One more signature, in its own incremental update, PKCS #1 v1.5 as the government's tools sign.
 
     at: signing time, claimed and time-stamped (default: when the PKI was made). box: points on page `page`, None makes
-    the signature invisible.
+    the signature invisible. certify: DocMDP permission of a certification, 1 to 3, or 0 for an approval signature.
     """
     from asn1crypto import keys, x509
     from pyhanko.pdf_utils.images import PdfImage
@@ -387,7 +387,8 @@ def sign(
         subfilter=SigSeedSubFilter.PADES
         if subfilter == "ETSI.CAdES.detached"
         else SigSeedSubFilter.ADOBE_PKCS7_DETACHED,
-        certify=certify,
+        certify=certify > 0,
+        docmdp_permissions=fields.MDPPerm(certify or 2),
     )
 
     class DatedSigner(signers.PdfSigner):

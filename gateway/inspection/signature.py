@@ -86,7 +86,7 @@ def check(data: bytes, trust: TrustStore, first_seen: dt.datetime) -> SignatureF
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cryptography's remarks about odd certificates go to nobody
             return _Check(data, trust, first_seen).facts()
-    except (Malformed, BadCms, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
+    except Exception as error:
         # Total by construction: whatever a hostile file provokes means "cannot be judged", never "unsigned".
         if not _looks_signed(data):
             return SignatureFacts()
@@ -112,7 +112,7 @@ def check_detached(data: bytes, content: bytes | None, trust: TrustStore, first_
         judge.integrity(case, _digest_of(body), signed.content_type)
         judge.identity(case)
         return _report(case)
-    except (BadCms, ValueError, TypeError, KeyError, IndexError) as error:
+    except Exception as error:
         return _broken(f"no readable CMS signature: {error}", "CMS")
 
 
@@ -158,7 +158,7 @@ class _Case:
     field: str
     subfilter: str
     value: Dict | None = None
-    reference: Ref | None = None
+    holder: Dict | None = None
     start: int = 0  # of the value's bytes in the file
     end: int = 0  # of the bytes signed
     signed: SignedData | None = None
@@ -391,7 +391,7 @@ class _Check:
         for case in sorted(cases, key=lambda one: one.start):
             try:
                 self._hold(case, judge, digests)
-            except (BadCms, Malformed, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            except Exception as error:  # one signature's fault is not the others'
                 case.problem(S.ERROR, f"cannot be judged: {error}", "không đọc được chữ ký")
         self._afterwards(cases)
         self._prepared(cases)
@@ -422,7 +422,7 @@ class _Check:
                 yield case
                 continue
             case = _Case(name, str(self.view.get(value.get("SubFilter")) or ""), value)
-            case.reference = reference if isinstance(reference, Ref) else None
+            case.holder = holder
             self._place(case, value)
             yield case
 
@@ -642,6 +642,7 @@ class _Check:
                 continue
             try:
                 self._later(case, above)
+                self._certified(case, cases)
             except Malformed as error:
                 case.problem(S.PARTIAL_COVERAGE, f"later revisions: {error}", "phần bổ sung sau khi ký không đọc được")
             stands = not case.has(S.UNTRUSTED_CHAIN, S.REVOKED, S.EXPIRED_AT_SIGNING, S.PARTIAL_COVERAGE, S.TAMPERED)
@@ -685,6 +686,26 @@ class _Check:
             raise Malformed("bytes after the signed revision that no revision uses")
         else:
             case.notes.append("sau chữ ký này chỉ bổ sung dữ liệu kiểm tra chữ ký hoặc thông tin tệp")
+
+    def _certified(self, case: _Case, cases: list[_Case]) -> None:
+        """A certification (DocMDP, ISO 32000-1 12.8.2.2) or lock that allows no change but validation data and document
+        time-stamps. Signatures and form fields are allowed at P=2, annotations at P=3; what we let pass is less."""
+        value, field = case.value, case.holder
+        permission = None
+        for one in (self.view.get(value.get("Reference")) if value is not None else None) or ():
+            if self.view.key(one, "TransformMethod") == "DocMDP":
+                permission = self.view.key(one, "TransformParams", "P") or 2
+        if permission is not None:
+            case.notes.append(f"chữ ký chứng nhận tài liệu (DocMDP, mức {permission})")
+        if permission != 1 and self.view.key(field, "Lock", "P") != 1:
+            return
+        later = [one for one in cases if one.end > case.end and one.subfilter != "ETSI.RFC3161"]
+        if later:
+            case.problem(
+                S.PARTIAL_COVERAGE,
+                "signed again although certified against any change",
+                "tài liệu được chứng nhận không cho thay đổi nhưng vẫn được ký thêm",
+            )
 
     # -- shadow attacks that were prepared but not carried out yet ---------------------------------------------------
 

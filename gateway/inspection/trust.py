@@ -498,8 +498,25 @@ def _common_name(name: x509.Name) -> str:
     return str(values[0].value) if values else name.rfc4514_string()
 
 
+_OTHER_PURPOSES = {
+    ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsageOID.CODE_SIGNING,
+    ExtendedKeyUsageOID.OCSP_SIGNING,
+    ExtendedKeyUsageOID.TIME_STAMPING,
+}
+
+
 def _may_sign(certificate: x509.Certificate) -> bool:
-    """Key usage for signing documents; a certificate that does not limit its use may."""
+    """Key usage for signing documents; a certificate that does not limit its use may. One that is only for servers,
+    code or the CA's own services may not."""
+    try:
+        purposes = set(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        purposes = set()
+    except ValueError:
+        return False
+    if purposes and purposes <= _OTHER_PURPOSES:
+        return False
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
