@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 _AHEAD = 4
 #: Rows of one look at the queue.
 _ROWS = 500
+#: Late recipients told of in one go.
+_LATE = 100
 #: Recipients of one transaction with a next hop: every server takes 100 (RFC 5321 section 4.5.3.1.8).
 _RECIPIENTS = 100
 #: Bytes of one message that are read into memory; larger ones are read from disk while they are sent.
@@ -212,7 +214,6 @@ class Queue:
         self._results = _Results()
         self._turned = 0.0  # when the last turn ended, loop time
         self._stopping = False
-        self._reminded = 0.0
         self._tasks: set[asyncio.Future[None]] = set()
         self._poke_file = store.root.parent / "queue.poke"
 
@@ -225,7 +226,7 @@ class Queue:
     async def run(self, stop: asyncio.Event, drain: float = 15.0) -> None:
         """Deliver until `stop`; then let attempts under way finish, for `drain` seconds at most."""
         loop = asyncio.get_running_loop()
-        helpers = [asyncio.create_task(self._stopper(stop)), asyncio.create_task(self._watch_poke())]
+        helpers = [asyncio.create_task(work) for work in (self._stopper(stop), self._watch_poke(), self._reminders())]
         recovered = False
         try:
             while not stop.is_set():
@@ -235,7 +236,6 @@ class Queue:
                         await self._recover()
                         recovered = True
                     pause = await self._turn()
-                    await self._remind()
                 except Failure as failure:
                     self._error("queue cannot reach the database", reason=failure.private)
                     with contextlib.suppress(TimeoutError):
@@ -675,7 +675,7 @@ class Queue:
     ) -> tuple[_Settled, returns.Report | None]:
         """The next state of one recipient, and the report it is owed. No clock, no disk."""
         retry = self._settings.retry
-        wanted = {word.strip().upper() for word in row.notify.split(",") if word.strip()}
+        wanted = _notify(row)
         reply = outcome.reply[:1000]
         if outcome.result == "delivered":
             report = None
@@ -701,23 +701,27 @@ class Queue:
         return _Settled(row, "queued", result, reply, min(now + int(wait * 1000), end), attempted, now), None
 
     async def _reports(self, first: Due, reports: Sequence[returns.Report], now: int) -> list[Notice]:
-        """The DSNs owed for one message, or none: a bounce gets no bounce, and a sender that may be forged no mail."""
+        """The DSNs owed for one message, or none: a bounce gets no bounce, and a sender that may be forged no mail.
+        Raises Failure."""
         if first.kind != "mail" or not first.sender:
             return []
-        hop = self._settings.hop_for(first.sender.rpartition("@")[2].lower())
 
         def ask(connection: Connection) -> str:
-            return str(
-                _execute(connection, "SELECT record FROM message WHERE id = :id", [{"id": first.case}]).scalar() or "{}"
-            )
+            found = _execute(connection, "SELECT record FROM message WHERE id = :id", [{"id": first.case}]).scalar()
+            return str(found or "{}")
 
-        record = json.loads(await self._database.read(ask))
-        if hop is None or record.get("answerable") is not True:
-            self._info("no report", case=first.case, reason="no way back" if hop is None else "sender may be forged")
+        record = await self._database.read(ask)
+        return await asyncio.to_thread(self._make_reports, first, reports, now, record)
+
+    def _make_reports(self, first: Due, reports: Sequence[returns.Report], now: int, record: str) -> list[Notice]:
+        """Blocks."""
+        hop = self._settings.hop_for(first.sender.rpartition("@")[2].lower())
+        if first.kind != "mail" or not first.sender or hop is None or json.loads(record).get("answerable") is not True:
+            self._info("no report", case=first.case, reason="sender may be forged" if hop else "no way back")
             return []
         whole = first.ret.upper() == "FULL" and first.size <= _WHOLE
         try:
-            original = await asyncio.to_thread(self._original, first, whole)
+            original = self._original(first, whole)
         except Damaged:
             original = first.trace
         notices = []
@@ -725,7 +729,7 @@ class Queue:
             some = [one for one in reports if one.action == kind]
             if not some:
                 continue
-            due_until = (first.first_attempt_at or now) + int(self._settings.retry.give_up * 1000)
+            end = (first.first_attempt_at or now) + int(self._settings.retry.give_up * 1000)
             data = returns.dsn(
                 kind,
                 some,
@@ -736,7 +740,7 @@ class Queue:
                 original=original,
                 whole=whole and kind == "failed",
                 envid=first.envid,
-                until=from_ms(due_until) if kind == "delayed" else None,
+                until=from_ms(end) if kind == "delayed" else None,
                 contacts=self._settings.contacts,
                 hostname=self._settings.hostname,
             )
@@ -757,60 +761,63 @@ class Queue:
 
     # ------------------------------------------------------------------------------------------------------ late mail
 
-    async def _remind(self) -> None:
+    async def _reminders(self) -> None:
         """Once a minute: whose mail has waited for four hours, or for a day, is told so (reliability.md 1.1)."""
-        loop_time = asyncio.get_running_loop().time()
-        if self._reminded and loop_time - self._reminded < _REMIND:
-            return
-        self._reminded = loop_time
-        now = self._now()
-        for number, seconds in enumerate(self._settings.retry.delay_notices):
-            values = {"number": number, "before": now - int(seconds * 1000)}
+        while True:
+            more = False
+            try:
+                for number, seconds in enumerate(self._settings.retry.delay_notices):
+                    more = await self._remind(number, self._now() - int(seconds * 1000)) or more
+            except Failure as failure:
+                self._error("delays not told yet", reason=failure.private)
+            except Exception:
+                self._exception("ALARM: delays not told")
+            await asyncio.sleep(0 if more else _REMIND)
 
-            def ask(connection: Connection, values: dict[str, Any] = values) -> list[Due]:
-                rows = _execute(
-                    connection,
-                    f"{_DUE} WHERE r.state = 'queued' AND r.delay_notices = :number AND r.first_attempt_at <= :before"
-                    " ORDER BY r.message LIMIT 1000",
-                    [values],
-                )
-                return [Due(*row) for row in rows]
+    async def _remind(self, number: int, before: int) -> bool:
+        """Tell of mail first tried `before` that was told of `number` times. Returns whether there is more. In groups,
+        and beside the turns: after some hours with a hop that is down there are thousands. Raises Failure."""
 
-            late: dict[str, list[Due]] = {}
-            for row in await self._database.read(ask):
-                late.setdefault(row.case, []).append(row)
-            for rows in late.values():
-                await self._remind_of(rows, number, now)
-            if sum(map(len, late.values())) >= 1000:
-                self._reminded = 0.0  # more of them: go on at once
-                self._wake.set()
-
-    async def _remind_of(self, rows: list[Due], number: int, now: int) -> None:
-        reports = [
-            _report(row, "delayed", _status(row.last_reply), Outcome(row.address, "deferred", row.last_reply), now)
-            for row in rows
-            if _wants({word.strip().upper() for word in row.notify.split(",") if word.strip()}, "DELAY")
-        ]
-        notices = await self._reports(rows[0], reports, now) if reports else []
-        digests = [hashlib.sha256(notice.data).hexdigest() for notice in notices]
-        if notices:
-            await asyncio.to_thread(
-                self._store.put_all,
-                [((one.data,), digest) for one, digest in zip(notices, digests, strict=True)],
+        def ask(connection: Connection) -> list[tuple[Due, str]]:
+            rows = _execute(
+                connection,
+                _DUE.replace("m.received_at", "m.received_at, m.record", 1)
+                + " WHERE r.state = 'queued' AND r.delay_notices = :number AND r.first_attempt_at <= :before"
+                " ORDER BY r.message LIMIT :limit",
+                [{"number": number, "before": before, "limit": _LATE}],
             )
+            return [(Due(*row[:-1]), row[-1]) for row in rows]
+
+        def make(late: list[tuple[Due, str]]) -> list[tuple[Notice, str]]:
+            groups: dict[str, tuple[list[Due], str]] = {}
+            for row, record in late:
+                groups.setdefault(row.case, ([], record))[0].append(row)
+            found = []
+            for rows, record in groups.values():
+                reports = [_delayed(row, now) for row in rows if _wants(_notify(row), "DELAY")]
+                if reports:
+                    found += self._make_reports(rows[0], reports, now, record)
+            digests = [hashlib.sha256(notice.data).hexdigest() for notice in found]
+            self._store.put_all([((one.data,), digest) for one, digest in zip(found, digests, strict=True)])
+            return list(zip(found, digests, strict=True))
 
         def write(connection: Connection) -> None:
             _execute(
                 connection,
                 "UPDATE recipient SET delay_notices = :number WHERE id = :id",
-                [{"id": row.id, "number": number + 1} for row in rows],
+                [{"id": row.id, "number": number + 1} for row, _ in late],
             )
-            for notice, digest in zip(notices, digests, strict=True):
+            for notice, digest in notices:
                 self._archive._append_notice(connection, notice, digest, now / 1000)
 
+        late = await self._database.read(ask)
+        if not late:
+            return False
+        now = self._now()
+        notices = await asyncio.to_thread(make, late)
         await self._database.write(write)
-        if notices:
-            self._wake.set()
+        self._wake.set()
+        return len(late) == _LATE
 
     # ------------------------------------------------------------------------------------------------------ for people
 
@@ -1023,6 +1030,15 @@ def _report(row: Due, action: str, status: str, outcome: Outcome, now: int) -> r
 def _status(reply: str) -> str:
     found = re.search(r"\b[245]\.\d{1,3}\.\d{1,3}\b", reply[:40])
     return found[0] if found else "4.0.0"
+
+
+def _delayed(row: Due, now: int) -> returns.Report:
+    outcome = Outcome(row.address, "deferred", row.last_reply)
+    return _report(row, "delayed", _status(row.last_reply), outcome, now)
+
+
+def _notify(row: Due) -> set[str]:
+    return {word.strip().upper() for word in row.notify.split(",") if word.strip()}
 
 
 def _wants(wanted: set[str], what: str) -> bool:
