@@ -201,12 +201,11 @@ def _first_two(codes: Iterable[str]) -> str:
 
 def _code(finding: Finding) -> str:
     """`MB-FREE`, or the rule's id when no notice speaks of it."""
-    return (_templates.get(finding.notice).code if finding.notice in NAMES else "") or ascii_only(finding.rule)
+    return _template_of(finding).code or ascii_only(finding.rule)
 
 
 def _reply_text(finding: Finding) -> str:
-    text = _templates.get(finding.notice).reply if finding.notice in NAMES else ""
-    return text or ascii_only(finding.vi)
+    return _template_of(finding).reply or ascii_only(finding.vi)
 
 
 def ascii_only(text: str) -> str:
@@ -411,7 +410,9 @@ class _Block:
 
 
 def _template_of(finding: Finding) -> Template:
-    return _templates.get(finding.notice) if finding.notice in NAMES else Template()
+    """The words for a finding; none for one that only holds (N18 speaks of the message, not of a finding)."""
+    known = finding.notice in NAMES and finding.notice != "N18"
+    return _templates.get(finding.notice) if known else Template()
 
 
 def _title(text: str) -> str:

@@ -201,6 +201,13 @@ def test_a_notice_tells_everything_in_both_languages() -> None:
     ]
 
 
+def test_a_returned_message_is_not_said_to_be_held() -> None:
+    text = text_of(parse(notice(Verdict(returns.RETURN, (FREE, WAITS)))))
+    assert "[AR-09] Không kiểm tra được." in text and "tạm giữ" not in text
+    held = text_of(parse(notice(Verdict(returns.HOLD, (WAITS,)))))
+    assert held.count("đang được tạm giữ") == 1 and "[AR-09]" in held
+
+
 def test_the_same_input_gives_the_same_bytes() -> None:
     assert notice(Verdict(returns.RETURN, (FREE,))) == notice(Verdict(returns.RETURN, (FREE,)))
 
