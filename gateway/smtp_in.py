@@ -168,13 +168,15 @@ def _encode(reply: Reply) -> bytes:
 
 
 class Gate:
-    """Admission for all listeners of one process: connections in all, and connections and their rate per host.
+    """What all listeners of one process share: admission (connections in all, connections and their rate per host)
+    and the memory for bodies.
 
     An IPv6 host is its /64, which is what one customer gets.
     """
 
     def __init__(self, limits: config.Limits) -> None:
         self._limits = limits
+        self.pool = Pool()
         self.connections = 0
         self._hosts: dict[str, int] = {}
         self._minute = 0
@@ -842,7 +844,7 @@ class _Session(SMTP):
             raise Refused(NO_RECIPIENTS)
         self._say(GO_AHEAD)
         recipients = tuple(self._recipients.values())
-        writer = BodyWriter(self._server.spill, self._limits.memory_size, self._server.pool)
+        writer = BodyWriter(self._server.spill, self._limits.memory_size, self._server.gate.pool)
         try:
             reader = await self._read_data(writer)
             self._reset()
@@ -1027,7 +1029,6 @@ class Server:
         self.authenticator = authenticator
         self.log = log
         self.gate = gate
-        self.pool = Pool()
         self.spill = settings.data / "spill"
         self.tls = tls_context(settings.tls)
         self.submission = listener.kind in ("submission", "submissions")

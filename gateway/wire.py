@@ -38,6 +38,8 @@ class Refused(Exception):
 
 #: Once a body is on disk, it is written in pieces of this many bytes: few thread changes, little memory.
 SPILL_PIECE = 256 << 10
+#: Pieces below this are put together: octets that come one by one would cost forty times their size as objects.
+SMALL_PIECE = 2048
 #: A body below this stays in memory even when the pool is used up: 1,000 connections then hold 16 MB at most.
 ALWAYS_MEMORY = 16 << 10
 #: Bytes of bodies that all connections together hold in memory before larger ones are spilled early. From the target
@@ -142,7 +144,7 @@ class BodyWriter:
         self._memory = memory
         self._pool = pool
         self._digest = hashlib.sha256()
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._pending = 0
         self._handle = -1
         self._key = bytearray()
@@ -153,7 +155,12 @@ class BodyWriter:
     def write(self, data: bytes) -> None:
         if data:
             self._digest.update(data)
-            self._pieces.append(data)
+            if len(data) >= SMALL_PIECE:
+                self._pieces.append(data)
+            elif self._pieces and isinstance(self._pieces[-1], bytearray):
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(bytearray(data))
             self._pending += len(data)
             self._pool.add(len(data))
             self.size += len(data)
@@ -182,7 +189,7 @@ class BodyWriter:
         """The body; the writer is empty afterwards. What was spilled must be spilled to the end first."""
         sha256 = self._digest.hexdigest()
         if self._handle < 0:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            data = bytes(self._pieces[0]) if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._pending = 0  # the pool's bytes go with the body
             return _PooledBody(data, sha256, self._pool)

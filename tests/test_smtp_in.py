@@ -336,8 +336,8 @@ def test_p14_nothing_of_one_session_is_left_to_the_next(door: Callable[..., Door
     long = "MAIL FROM:<a@b.vn> ENVID=" + "x" * 90
     for _ in range(30):
         with d.client() as c:
-            for _ in range(3):
-                assert c.greet() if c._read or not _ else c.say("EHLO x")
+            c.greet()
+            assert c.say("EHLO again").startswith("250-")
             assert c.say(long).startswith("250")
     with d.client() as c:
         c.greet()
@@ -945,7 +945,7 @@ def test_many_sessions_leave_nothing_behind(door: Callable[..., Door]) -> None:
         assert time.monotonic() < until
     d.keeper.messages.clear()
     gc.collect()
-    assert d.server.pool.used == 0
+    assert d.server.gate.pool.used == 0
     assert sum(isinstance(thing, smtp_in._Session) for thing in gc.get_objects()) <= 1
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,19 @@ def test_bodies_are_spilled_early_when_many_are_in_memory(tmp_path: Path) -> Non
     assert pool.used == 90_000
     first.discard()
     assert pool.used == 0
+
+
+def test_single_octets_cost_no_more_than_blocks(tmp_path: Path) -> None:
+    writer = BodyWriter(tmp_path, MB, Pool())
+    tracemalloc.start()
+    for _ in range(100_000):
+        writer.write(b"x")
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 200_000
+    writer.write(b"y" * 5000)
+    writer.write(b"z")
+    assert writer.finish().read() == b"x" * 100_000 + b"y" * 5000 + b"z"
 
 
 def test_a_discarded_writer_leaves_nothing_open(tmp_path: Path) -> None:
