@@ -150,9 +150,8 @@ def replaying(rules: policy.Policy, agencies: directory.Directory, many: list[po
     start = time.perf_counter()
     result = replay.run(iter(rows), rules, agencies, 2)
     took = time.perf_counter() - start
-    print(
-        f"replay: {result.total} messages in {took:.1f} s, {result.total / took:.0f} a second, {len(result.unreadable)} unreadable"
-    )
+    rate, lost = result.total / took, len(result.unreadable)
+    print(f"replay: {result.total} messages in {took:.1f} s, {rate:.0f} a second, {lost} unreadable")
 
 
 def main() -> int:

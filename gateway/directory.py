@@ -11,10 +11,13 @@ import contextlib
 import csv
 import datetime as dt
 import difflib
+import gc
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,10 +36,13 @@ _DOMAIN = re.compile(r"(?=.{1,253}$)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_](
 _ADDRESS = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@([^\s@]+)")
 
 
+_SEPARATORS = str.maketrans(",;|", "   ")
+
+
 def _words(value: object) -> object:
     """A cell or scalar with several values: separated by blanks, commas, semicolons or bars."""
     if isinstance(value, str):
-        return [word for word in re.split(r"[\s,;|]+", value) if word]
+        return value.translate(_SEPARATORS).split()
     return value
 
 
@@ -53,9 +59,14 @@ def _domain(value: object) -> object:
     return value.lower()
 
 
+@lru_cache(maxsize=1 << 14)  # the same domain comes with every mailbox of an agency
+def _is_domain(text: str) -> bool:
+    return _DOMAIN.fullmatch(text) is not None
+
+
 def _address(value: object) -> object:
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    if not match or not _DOMAIN.fullmatch(match[1]):
+    if not match or not _is_domain(match[1]):
         raise ValueError("an address looks like vanthu@sonoivu.tinh.gov.vn")
     return value.lower()  # type: ignore[union-attr]
 
@@ -378,9 +389,18 @@ def load(folder: Path) -> Directory:
 
     `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`; lists `free.txt` and `official.txt`.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # nothing of this becomes garbage; walking half a million values again and again takes long
+    try:
+        return _load(folder)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(folder: Path) -> Directory:
     problems: list[Problem] = []
     agencies = list(_read(folder, "agencies", Agency, problems, required=True))
-    mailboxes = list(_read(folder, "mailboxes", MailboxRow, problems))
     exceptions = list(_read(folder, "exceptions", FreeMailboxException, problems))
     lists = {
         name: _list(folder.parent / "lists" / f"{name}.txt", f"lists/{name}.txt", problems)
@@ -389,7 +409,7 @@ def load(folder: Path) -> Directory:
     result = Directory()
     broken = any(one.file.startswith("directory/agencies") for one in problems)  # then unknown ids tell nothing new
     _index_agencies(result, agencies, problems)
-    _index_mailboxes(result, mailboxes, problems, broken)
+    _index_mailboxes(result, _read(folder, "mailboxes", MailboxRow, problems), problems, broken)
     _index_exceptions(result, exceptions, problems, broken)
     result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
     result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
@@ -564,7 +584,7 @@ def _overlap(one: Agency, other: Agency) -> bool:
     )
 
 
-def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Problem], broken: bool) -> None:
+def _index_mailboxes(result: Directory, rows: Iterable[_Placed], problems: list[Problem], broken: bool) -> None:
     boxes, private, holders, by_agency = {}, {}, {}, {}
     for row, shown, line in rows:
         if row.address in boxes:
@@ -578,7 +598,7 @@ def _index_mailboxes(result: Directory, rows: list[_Placed], problems: list[Prob
             row.address,
             row.kind,
             row.holder,
-            row.agency,
+            sys.intern(row.agency),
             row.issued_on,
             row.revoked_on,
             published,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -87,9 +88,8 @@ def stored(
         yield Stored(*row)
 
 
-def situation(row: Stored) -> policy.Situation:
-    """What was judged then. Raises ValueError when the record cannot be read."""
-    record = json.loads(row.record)
+def situation(row: Stored, record: dict[str, Any]) -> policy.Situation:
+    """What was judged then. `record`: the row's, read from JSON. Raises ValueError when it is not what was written."""
     try:
         envelope = record["envelope"]
         sender = _address(envelope["sender"]) if envelope["sender"] else NullSender()
@@ -115,8 +115,9 @@ def judge(rows: Iterable[Stored], judged_by: policy.Policy, directory: Directory
     for row in rows:
         result.total += 1
         try:
-            verdict = policy.judge(judged_by, directory, situation(row))
-            told = json.loads(row.record)["verdict"]
+            record = json.loads(row.record)
+            verdict = policy.judge(judged_by, directory, situation(row, record))
+            told = record["verdict"]
         except (ValueError, KeyError):
             result.unreadable.append(row.case)
             continue
