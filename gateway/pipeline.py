@@ -1,11 +1,11 @@
 """The way of a message, and the only file that knows the order of the rooms.
 
     at the door        MAIL, RCPT: what the envelope alone decides is answered at once
-    known?             the same bytes offered again get the old answer, nothing happens twice
     inspection         facts, from worker processes, within the budget
     judgement          policy.judge: pure
     secret             refused; only a tombstone stays
-    archive            bytes, verdict and what is owed become durable in one commit: then, and only then, 250
+    archive            bytes, verdict and what is owed become durable in one commit: then, and only then, 250;
+                       bytes that were taken before get the old receipt, and nothing happens twice
     queue              delivery and notices start; they were owed from the commit on
 
 `docs/flow.md` tells the same walk in prose.
@@ -30,7 +30,7 @@ from gateway.config import Gateway
 from gateway.directory import Directory
 from gateway.errors import LOCAL_ERROR, Failure, Reply
 from gateway.inspection.findings import Inspection, SenderFacts
-from gateway.message import VIETNAM, Address, Body, Envelope, NullSender, Origin, Received, Recipient, Sender
+from gateway.message import VIETNAM, Address, Body, NullSender, Origin, Received, Recipient, Sender
 from gateway.policy import Disposition, Policy, Situation, Verdict
 
 
@@ -141,18 +141,6 @@ class Pipeline:
         envelope, origin = received.envelope, received.origin
         direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, received.at)
 
-        known = await self._archive.known(received.body.sha256, str(envelope.sender), direction)
-        if known is not None:
-            missing = tuple(one for one in envelope.recipients if one.address.key not in known.accepted)
-            if not missing and known.accepted:
-                self._log.info("offered again", first_case=known.case)
-                return Reply(250, f"Ok, already accepted as {known.case}", "0.0")
-            if known.accepted:
-                envelope = Envelope(
-                    envelope.sender, missing, envelope.ret, envelope.envid, envelope.smtputf8, envelope.body
-                )
-                received = Received(received.case, received.at, envelope, origin, received.body)
-
         facts = await self._facts(received)
         if facts.message.hops > self.settings.limits.hops:
             self._mail_log.write(received.case, "refused", sender=envelope.sender, reason="mail loop")
@@ -164,9 +152,12 @@ class Pipeline:
             return await self._refuse_secret(received, direction, facts, verdict)
 
         case = self._case(rules, received, direction, facts, verdict)
-        await self._archive.commit(case)
+        receipt = await self._archive.commit(case)
         # The promise begins here: bytes, verdict, deliveries and notices owed are on disk in one commit. A crash on
-        # the next line loses nothing; the peer may then offer the message again and finds it known.
+        # the next line loses nothing; the peer may then offer the message again and gets the old receipt.
+        if receipt.duplicate:
+            self._log.info("offered again", first_case=receipt.case)
+            return Reply(250, f"Ok, already accepted as {receipt.case}", "0.0")
         self._wake()
         self._tell(case)
         return self._answer(case)
