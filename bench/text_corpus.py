@@ -126,18 +126,26 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "full width": lambda s: "".join(chr(ord(c) + 0xFEE0) if "A" <= c <= "Z" else c for c in s),
     "cyrillic": lambda s: s.replace("M", "М").replace("T", "Т").replace("H", "Н"),
     "greek": lambda s: s.replace("M", "Μ").replace("T", "Τ"),
-    "cp1258": lambda s: s.replace("Ậ", "Â\u0323").replace("ậ", "â\u0323").replace("ệ", "ê\u0323").replace("Ệ", "Ê\u0323"),
+    "cp1258": lambda s: (
+        s.replace("Ậ", "Â\u0323").replace("ậ", "â\u0323").replace("ệ", "ê\u0323").replace("Ệ", "Ê\u0323")
+    ),
 }
 WEAK_LINES = ("Mật", "Tối mật", "TÀI LIỆU MẬT", "VĂN BẢN MẬT", "HỒ SƠ MẬT", "TUYET MAT", "TOI MAT", "[MAT]",
-              "LUẬT BẢO VỆ BÍ\nMẬT\nNHÀ NƯỚC", "GIẢI MẬT\nTừ: 01/02/2024", "MẬT\nGIẢI MẬT\nTừ: 01/02/2024", "TÀI LIỆU THU HỒI")  # fmt: skip
+              "LUẬT BẢO VỆ BÍ\nMẬT\nNHÀ NƯỚC", "GIẢI MẬT\nTừ: 01/02/2024", "MẬT\nGIẢI MẬT\nTừ: 01/02/2024",
+              "TÀI LIỆU THU HỒI")  # fmt: skip
 BENIGN = (
-    "bí mật nhà nước", "bí mật kinh doanh", "bí mật đời tư", "bảo mật", "cơ mật", "mật khẩu", "mật mã", "mật độ", "mật thiết",
-    "mật vụ", "mật danh", "mật ngữ", "mật thư", "mật ong", "thân mật", "giải mật", "trừ văn bản mật", "(trừ các văn bản mật)",
+    "bí mật nhà nước", "bí mật kinh doanh", "bí mật đời tư", "bảo mật", "cơ mật", "mật khẩu", "mật mã", "mật độ",
+    "mật thiết",
+    "mật vụ", "mật danh", "mật ngữ", "mật thư", "mật ong", "thân mật", "giải mật", "trừ văn bản mật",
+    "(trừ các văn bản mật)",
     "trừ văn bản, thông tin mật", "các văn bản mật, tối mật, tuyệt mật", "danh mục bí mật nhà nước",
-    "Pháp lệnh bảo vệ bí mật nhà nước", "Luật bảo vệ bí mật nhà nước", "độ mật của tài liệu", "dấu chỉ độ mật", "Độ mật: Thường",
-    "Độ mật: Không", "Độ mật: Bình thường", "công tác bảo vệ bí mật", "TUYỆT ĐỐI BÍ MẬT", "Tuyệt đối không gửi qua thư miễn phí",
+    "Pháp lệnh bảo vệ bí mật nhà nước", "Luật bảo vệ bí mật nhà nước", "độ mật của tài liệu", "dấu chỉ độ mật",
+    "Độ mật: Thường",
+    "Độ mật: Không", "Độ mật: Bình thường", "công tác bảo vệ bí mật", "TUYỆT ĐỐI BÍ MẬT",
+    "Tuyệt đối không gửi qua thư miễn phí",
     "MẶT TRẬN TỔ QUỐC", "Toi mat dien thoai", "mat khau", "mat bang", "MẬT KHẨU", "MẬT ĐỘ DÂN SỐ", "BẢO MẬT", "BÍ MẬT",
-    "khẩn trương", "khẩn cấp", "KHẨN CẤP", "KHẨN TRƯƠNG", "Khẩn trương", "văn bản hỏa tốc, văn bản khẩn", "khẩn thiết", "khẩn hoang",
+    "khẩn trương", "khẩn cấp", "KHẨN CẤP", "KHẨN TRƯƠNG", "Khẩn trương", "văn bản hỏa tốc, văn bản khẩn",
+    "khẩn thiết", "khẩn hoang",
 )  # fmt: skip
 
 # -- ordinary documents --------------------------------------------------------------------------------------------
@@ -145,8 +153,20 @@ BENIGN = (
 _PLACES = ("Hà Nội", "Hà Tĩnh", "Cần Thơ", "Đà Nẵng", "Thành phố Hồ Chí Minh", "Bình Định", "Lào Cai", "Thừa Thiên Huế",
            "Bà Rịa - Vũng Tàu", "Đắk Lắk", "Quảng Ninh", "Kiên Giang", "TP. Vinh", "Nghệ An", "Sóc Trăng")  # fmt: skip
 _OFFICES = (("SỞ NỘI VỤ", "SNV"), ("SỞ TÀI CHÍNH", "STC"), ("SỞ GIÁO DỤC VÀ ĐÀO TẠO", "SGDĐT"), ("SỞ Y TẾ", "SYT"),
-            ("SỞ TÀI NGUYÊN VÀ MÔI TRƯỜNG", "STNMT"), ("VĂN PHÒNG", "VP"), ("THANH TRA TỈNH", "TTr"), ("BAN DÂN TỘC", "BDT"))  # fmt: skip
-_KINDS = ("QUYẾT ĐỊNH", "BÁO CÁO", "KẾ HOẠCH", "THÔNG BÁO", "TỜ TRÌNH", "CHỈ THỊ", "GIẤY MỜI", "CÔNG VĂN", "CHƯƠNG TRÌNH", "HƯỚNG DẪN")
+            ("SỞ TÀI NGUYÊN VÀ MÔI TRƯỜNG", "STNMT"), ("VĂN PHÒNG", "VP"), ("THANH TRA TỈNH", "TTr"), ("BAN DÂN TỘC",
+            "BDT"))  # fmt: skip
+_KINDS = (
+    "QUYẾT ĐỊNH",
+    "BÁO CÁO",
+    "KẾ HOẠCH",
+    "THÔNG BÁO",
+    "TỜ TRÌNH",
+    "CHỈ THỊ",
+    "GIẤY MỜI",
+    "CÔNG VĂN",
+    "CHƯƠNG TRÌNH",
+    "HƯỚNG DẪN",
+)
 _SUBJECTS = ("triển khai chuyển đổi số trong cơ quan nhà nước", "kiện toàn Ban Chỉ đạo cải cách hành chính",
              "bảo đảm an toàn, bảo mật thông tin trên môi trường mạng", "công tác phòng chống lụt bão năm nay",
              "tổng kết công tác văn thư, lưu trữ", "rà soát mật độ xây dựng tại các khu dân cư",
@@ -218,7 +238,11 @@ def papers(count: int, seed: int = 1) -> Iterator[Paper]:
             header.append((f"V/v {about}", ""))
             body = ["Kính gửi: Ủy ban nhân dân các huyện, thành phố"]
         else:
-            body = [kind, f"Về việc {about}", "Căn cứ Nghị định số 30/2020/NĐ-CP ngày 05 tháng 3 năm 2020 của Chính phủ;"]
+            body = [
+                kind,
+                f"Về việc {about}",
+                "Căn cứ Nghị định số 30/2020/NĐ-CP ngày 05 tháng 3 năm 2020 của Chính phủ;",
+            ]
         for paragraph in range(rng.randrange(4, 14)):
             body.append(f"{paragraph + 1}. " + " ".join(rng.sample(_SENTENCES, rng.randrange(2, 5))))
         foot = [
@@ -260,11 +284,14 @@ def zipped(members: dict[str, bytes | str]) -> bytes:
     return out.getvalue()
 
 
-def docx(body: str = "", *, header: str = "", box: str = "", watermark: str = "", split: bool = False, **parts: str) -> bytes:
+def docx(
+    body: str = "", *, header: str = "", box: str = "", watermark: str = "", split: bool = False, **parts: str
+) -> bytes:
     members: dict[str, bytes | str] = {"[Content_Types].xml": "<Types/>"}
     inner = _paragraphs(body, split)
     if box:
-        inner += f"<w:p><w:r><w:pict><v:shape><v:textbox><w:txbxContent>{_paragraphs(box, split)}</w:txbxContent></v:textbox></v:shape></w:pict></w:r></w:p>"
+        content = f"<w:txbxContent>{_paragraphs(box, split)}</w:txbxContent>"
+        inner += f"<w:p><w:r><w:pict><v:shape><v:textbox>{content}</v:textbox></v:shape></w:pict></w:r></w:p>"
     members["word/document.xml"] = f"<w:document {_W}><w:body>{inner}</w:body></w:document>"
     top = _paragraphs(header, split) if header else ""
     if watermark:
@@ -310,12 +337,14 @@ def odt(body: str, header: str = "") -> bytes:
     lines = "".join(f"<text:p>{_escaped(line)}</text:p>" for line in body.split("\n"))
     members: dict[str, bytes | str] = {
         "mimetype": "application/vnd.oasis.opendocument.text",
-        "content.xml": f"<office:document-content {space}><office:body><office:text>{lines}</office:text></office:body></office:document-content>",
+        "content.xml": f"<office:document-content "
+        f"{space}><office:body><office:text>{lines}</office:text></office:body></office:document-content>",
         "META-INF/manifest.xml": "<m/>",
     }
     if header:
         members["styles.xml"] = (
-            f"<office:document-styles {space}><style:header><text:p>{_escaped(header)}</text:p></style:header></office:document-styles>"
+            f"<office:document-styles "
+            f"{space}><style:header><text:p>{_escaped(header)}</text:p></style:header></office:document-styles>"
         )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -340,8 +369,10 @@ def rtf(body: str, header: str = "") -> bytes:
     return f"{{\\rtf1\\ansi\\ansicpg1252{{\\fonttbl{{\\f0 Times New Roman;}}}}{top}\\f0 {coded(body)}}}".encode("ascii")
 
 
-FONTS = ("/usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf", "/usr/share/fonts/truetype/liberation2/LiberationSerif-Regular.ttf",
-         "/usr/share/fonts/truetype/noto/NotoSerif-Regular.ttf", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")  # fmt: skip
+FONTS = ("/usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf",
+    "/usr/share/fonts/truetype/liberation2/LiberationSerif-Regular.ttf",
+         "/usr/share/fonts/truetype/noto/NotoSerif-Regular.ttf",
+         "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")  # fmt: skip
 
 
 def font() -> Path:
@@ -360,7 +391,10 @@ def pdf(pages: list[list[tuple[float, float, str]]] | str, *, size: float = 12) 
 
     if isinstance(pages, str):
         lines = pages.split("\n")
-        pages = [[(60, 60 + 16 * k, line) for k, line in enumerate(lines[n : n + 45])] for n in range(0, max(len(lines), 1), 45)]
+        pages = [
+            [(60, 60 + 16 * k, line) for k, line in enumerate(lines[n : n + 45])]
+            for n in range(0, max(len(lines), 1), 45)
+        ]
     if "Serif" not in pdfmetrics.getRegisteredFontNames():
         pdfmetrics.registerFont(TTFont("Serif", str(font())))
     out = io.BytesIO()
@@ -380,7 +414,7 @@ def laid_out(paper: Paper) -> list[list[tuple[float, float, str]]]:
     y = 60.0
     for left, right in paper.header:
         page += [(50, y, left)] if left else []
-        page += [(300, y, right)] if right else []
+        page += [(290, y, right)] if right else []
         y += 18
     pages = [page]
     for line in paper.body:
@@ -407,11 +441,14 @@ def laid_out(paper: Paper) -> list[list[tuple[float, float, str]]]:
 
 def eml(subject: str = "x", body: str = "x", *, html: bool = False, files: dict[str, bytes] | None = None) -> bytes:
     """A mail with encoded subject, quoted in UTF-8 base64, and attachments."""
+
     def word(value: str) -> str:
         return f"=?utf-8?B?{base64.b64encode(value.encode()).decode()}?="
 
     def part(kind: str, data: bytes, extra: str = "") -> str:
-        return f"Content-Type: {kind}\r\n{extra}Content-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(data).decode().replace("\n", "\r\n")
+        return f"Content-Type: {kind}\r\n{extra}Content-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(
+            data
+        ).decode().replace("\n", "\r\n")
 
     top = ("From: van.thu@so.tinh.gov.vn\r\nTo: van.thu@tinh.gov.vn\r\nDate: Mon, 06 May 2024 08:00:00 +0700\r\n"
            f"Message-ID: <1@so.tinh.gov.vn>\r\nSubject: {word(subject)}\r\nMIME-Version: 1.0\r\n")  # fmt: skip
@@ -421,9 +458,14 @@ def eml(subject: str = "x", body: str = "x", *, html: bool = False, files: dict[
     pieces = [text_part]
     for name, data in files.items():
         if name.endswith(".eml"):
-            pieces.append(f'Content-Type: message/rfc822\r\nContent-Disposition: attachment; filename="{name}"\r\n\r\n' + data.decode())
+            pieces.append(
+                f'Content-Type: message/rfc822\r\nContent-Disposition: attachment; filename="{name}"\r\n\r\n'
+                + data.decode()
+            )
         else:
-            pieces.append(part("application/octet-stream", data, f'Content-Disposition: attachment; filename="{word(name)}"\r\n'))
+            pieces.append(
+                part("application/octet-stream", data, f'Content-Disposition: attachment; filename="{word(name)}"\r\n')
+            )
     joined = "".join(f"--limit\r\n{piece}\r\n" for piece in pieces)
     return (top + 'Content-Type: multipart/mixed; boundary="limit"\r\n\r\n' + joined + "--limit--\r\n").encode()
 
@@ -433,8 +475,14 @@ def carriers(mark: str) -> dict[str, tuple[str, bytes]]:
     context = f"ỦY BAN NHÂN DÂN\nSố: 05/KH-UBND\n{mark}\nKính gửi: các đơn vị"
     return {
         "body": ("m.eml", eml(body=context)),
-        "html": ("m.eml", eml(body="<p>" + context.replace("\n", "</p><p>").replace("MẬT", "M<b>Ậ</b>T") + "</p>", html=True)),
-        "html table": ("m.eml", eml(body="<table><tr><td>" + context.replace("\n", "</td></tr><tr><td>") + "</td></tr></table>", html=True)),
+        "html": (
+            "m.eml",
+            eml(body="<p>" + context.replace("\n", "</p><p>").replace("MẬT", "M<b>Ậ</b>T") + "</p>", html=True),
+        ),
+        "html table": (
+            "m.eml",
+            eml(body="<table><tr><td>" + context.replace("\n", "</td></tr><tr><td>") + "</td></tr></table>", html=True),
+        ),
         "txt": ("a.txt", context.encode()),
         "pdf": ("a.pdf", pdf(context)),
         "docx body": ("a.docx", docx(context)),
@@ -442,13 +490,21 @@ def carriers(mark: str) -> dict[str, tuple[str, bytes]]:
         "docx header": ("a.docx", docx("Kính gửi", header=mark)),
         "docx text box": ("a.docx", docx("Kính gửi", box=mark)),
         "docx watermark": ("a.docx", docx("Kính gửi", watermark=mark) if "\n" not in mark else docx(context)),
-        "docx footnote": ("a.docx", docx("Kính gửi", word__footnotes=f"<w:footnotes {_W}>{_paragraphs(mark)}</w:footnotes>")),
-        "docx comment": ("a.docx", docx("Kính gửi", word__comments=f"<w:comments {_W}>{_paragraphs(mark)}</w:comments>")),
+        "docx footnote": (
+            "a.docx",
+            docx("Kính gửi", word__footnotes=f"<w:footnotes {_W}>{_paragraphs(mark)}</w:footnotes>"),
+        ),
+        "docx comment": (
+            "a.docx",
+            docx("Kính gửi", word__comments=f"<w:comments {_W}>{_paragraphs(mark)}</w:comments>"),
+        ),
         "xlsx cell": ("a.xlsx", xlsx([[line] for line in context.split("\n")])),
         "xlsx header": ("a.xlsx", xlsx([["x"]], header=mark)),
         "pptx": ("a.pptx", pptx(["Kính gửi", context])),
         "odt": ("a.odt", odt(context)),
-        "odt header": ("a.odt", odt("Kính gửi", header=mark.replace("\n", " "))) if "\n" not in mark else ("a.odt", odt(context)),
+        "odt header": ("a.odt", odt("Kính gửi", header=mark.replace("\n", " ")))
+        if "\n" not in mark
+        else ("a.odt", odt(context)),
         "rtf": ("a.rtf", rtf(context)),
         "rtf header": ("a.rtf", rtf("Kính gửi", header=mark)),
         "attached pdf": ("m.eml", eml(files={"a.pdf": pdf(context)})),
@@ -471,7 +527,9 @@ def alarms(content: str, page: int | None = None) -> list[tuple[str, str, str]]:
 
 
 def negatives(folders: list[Path], count: int) -> bool:
-    texts = [(str(path), path.read_text(encoding="utf-8")) for folder in folders for path in sorted(folder.glob("*.txt"))]
+    texts = [
+        (str(path), path.read_text(encoding="utf-8")) for folder in folders for path in sorted(folder.glob("*.txt"))
+    ]
     texts += [(f"made {n}", paper.text) for n, paper in enumerate(papers(count))]
     texts += [(f"phrase {phrase}", phrase) for phrase in BENIGN]
     bad, started = [], time.process_time()
@@ -491,7 +549,9 @@ def negatives(folders: list[Path], count: int) -> bool:
 
 def level_of(name: str, data: bytes) -> set[tuple[str, str]]:
     settings = examine.Settings()
-    found = examine.examine_message(data, settings) if name.endswith(".eml") else examine.examine_file(data, name, settings)
+    found = (
+        examine.examine_message(data, settings) if name.endswith(".eml") else examine.examine_file(data, name, settings)
+    )
     return {(f.value, f.grade) for f in found.findings if f.kind == "secrecy"}
 
 
@@ -502,15 +562,26 @@ def marks() -> bool:
             total += 1
             if (level, "strong") not in level_of(name, data):
                 missed += 1
-                print(json.dumps({"mark": mark, "carrier": carrier, "found": sorted(level_of(name, data))}, ensure_ascii=False))
+                print(
+                    json.dumps(
+                        {"mark": mark, "carrier": carrier, "found": sorted(level_of(name, data))}, ensure_ascii=False
+                    )
+                )
     for subject, level in STRONG_SUBJECTS.items():
-        for name, data in (("subject", eml(subject)), ("file name", eml(files={f"{subject.replace(':', ' -')}.pdf": pdf("x")})),
-                           ("zip member name", eml(files={"a.zip": zipped({f"{subject.replace(':', ' -')}.txt": b"x"})})),
+        for name, data in (("subject", eml(subject)), ("file name",
+        eml(files={f"{subject.replace(':', ' -')}.pdf": pdf("x")})),
+                           ("zip member name",
+                           eml(files={"a.zip": zipped({f"{subject.replace(':', ' -')}.txt": b"x"})})),
                            ("nested subject", eml(files={"kem.eml": eml(subject)}))):  # fmt: skip
             total += 1
             if not any(value == level for value, _ in level_of("m.eml", data)):
                 missed += 1
-                print(json.dumps({"subject": subject, "carrier": name, "found": sorted(level_of("m.eml", data))}, ensure_ascii=False))
+                print(
+                    json.dumps(
+                        {"subject": subject, "carrier": name, "found": sorted(level_of("m.eml", data))},
+                        ensure_ascii=False,
+                    )
+                )
     print(json.dumps({"cases": total, "missed": missed}))
     return not missed
 
@@ -543,7 +614,7 @@ def fields(count: int, scan: bool) -> bool:
     settings = examine.Settings(budget=Budget(seconds=60, ocr_seconds=40))
     started = time.process_time()
     for n, paper in enumerate(papers(count, seed=7)):
-        data = pdf(laid_out(paper))
+        data = pdf(laid_out(paper), size=11)
         if scan:
             data = scanned(data, seed=n)
         found = examine.examine_file(data, "a.pdf", settings).files[0].document
@@ -559,7 +630,16 @@ def fields(count: int, scan: bool) -> bool:
             if got != wanted:
                 print(json.dumps({"paper": n, "field": key, "got": got, "wanted": wanted}, ensure_ascii=False))
     seconds = (time.process_time() - started) / count
-    print(json.dumps({"papers": count, "scan": scan, **{k: v / count for k, v in right.items()}, "cpu_seconds_each": round(seconds, 3)}))
+    print(
+        json.dumps(
+            {
+                "papers": count,
+                "scan": scan,
+                **{k: v / count for k, v in right.items()},
+                "cpu_seconds_each": round(seconds, 3),
+            }
+        )
+    )
     return right["code"] >= (0.95 if scan else 0.98) * count and right["date"] >= (0.95 if scan else 0.98) * count
 
 
@@ -594,11 +674,16 @@ def mutation_seeds() -> dict[str, bytes]:
     plain = paper.text
     made = {
         "a.pdf": pdf(laid_out(paper)), "a.docx": docx(plain, header="x", box="y"), "a.xlsx": xlsx([plain.split("\n")]),
-        "a.pptx": pptx([plain]), "a.odt": odt(plain), "a.rtf": rtf(plain), "a.zip": zipped({"a.txt": plain, "b/c.docx": docx(plain)}),
+        "a.pptx": pptx([plain]), "a.odt": odt(plain), "a.rtf": rtf(plain), "a.zip": zipped({"a.txt": plain,
+        "b/c.docx": docx(plain)}),
         "m.eml": eml(body=plain, files={"a.docx": docx(plain)}),
     }  # fmt: skip
     folder = Path(__file__).parent.parent / "tests" / "data" / "inspection"
-    made |= {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in (".rar", ".7z", ".doc", ".xls", ".ppt", ".msg", ".dat")}
+    made |= {
+        path.name: path.read_bytes()
+        for path in folder.glob("*")
+        if path.suffix in (".rar", ".7z", ".doc", ".xls", ".ppt", ".msg", ".dat")
+    }
     return made
 
 
@@ -619,16 +704,22 @@ def mutations(count: int) -> bool:
         slowest = max(slowest, (spent, f"{name} #{n}"))
         ends["failed" if found.failed else "facts"] += 1
         for run in found.failed:
-            print(json.dumps({"n": n, "file": name, "check": run.check, "status": run.status.value, "reason": run.reason}))
+            print(
+                json.dumps({"n": n, "file": name, "check": run.check, "status": run.status.value, "reason": run.reason})
+            )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(json.dumps({"files": count, **ends, "slowest_s": round(slowest[0], 2), "slowest": slowest[1], "peak_mib": memory}))
+    print(
+        json.dumps(
+            {"files": count, **ends, "slowest_s": round(slowest[0], 2), "slowest": slowest[1], "peak_mib": memory}
+        )
+    )
     return slowest[0] < 10 and memory < 1024
 
 
 def speed() -> bool:
     from gateway.inspection import secrecy as checks
 
-    paper = list(papers(1, seed=3))[0]
+    paper = next(papers(1, seed=3))
     data = pdf([page for _ in range(3) for page in laid_out(paper)][:3])
     data += b"%" + b" " * max(0, 200_000 - len(data))
     mail = eml("Báo cáo tháng", "\r\n".join(_SENTENCES * 2)[:2600])

@@ -79,7 +79,7 @@ _ETH = str.maketrans("ÐðƉ", "ĐđĐ")  # U+00D0, U+00F0, U+0189 stand for Đ 
 
 def clean(text: str) -> str:
     """The text as a reader sees it: invisible characters gone, every space a space, full-width and letter-like forms
-    and Cyrillic or Greek look-alikes as Latin letters, Eth as Đ, composed. Line breaks stay. For matching, not for show.
+    and Cyrillic or Greek look-alikes as Latin letters, Eth as Đ, composed. Line breaks stay. For matching, not show.
     """
     if text.isascii():
         return _BREAK.sub("\n", text) if _BREAK.search(text) else text
@@ -97,7 +97,7 @@ _GAP = re.compile(r"[ \t._\-·•*]+")
 
 
 def join_spaced_letters(line: str) -> str:
-    """`M Ậ T` and `T.U.Y.Ệ.T M.Ậ.T` without the gaps. Words of one letter stand in no Vietnamese sentence three in a row."""
+    """`M Ậ T` and `T.U.Y.Ệ.T M.Ậ.T` without the gaps. No Vietnamese sentence has three words of one letter in a row."""
     return _SPACED.sub(lambda found: _GAP.sub("", found[0]), line)
 
 
@@ -241,7 +241,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @lru_cache(maxsize=8192)
 def is_syllable(word: str) -> bool:
-    """Whether the word is spelt like a Vietnamese syllable: onset, rhyme, at most one tone, and the tone its end allows."""
+    """Whether the word is spelt like a Vietnamese syllable: onset, rhyme, one tone at most, and one its end allows."""
     decomposed = unicodedata.normalize("NFD", word.lower())
     tones = [c for c in decomposed if c in _TONES]
     if len(tones) > 1:
@@ -253,7 +253,7 @@ def is_syllable(word: str) -> bool:
 
 
 def plausibility(text: str, most: int = 400) -> tuple[int, int]:
-    """(words with accents that are Vietnamese syllables, words with high characters), over the first `most` such words."""
+    """(words that are Vietnamese syllables, all words) over the first `most` words with high characters."""
     good = total = 0
     for found in re.finditer(r"[^\s\x00-\x40\[-`{-\x7f]*[^\x00-\x7f][^\s\x00-\x40\[-`{-\x7f]*", text):
         word = found[0].strip("–—…“”‘’«»•·")
@@ -344,7 +344,7 @@ def decode(data: bytes, charset: str = "") -> str:
             return text
     except UnicodeDecodeError:
         pass
-    if len(data) > 64 and b"\xe1\xba" in data or b"\xe1\xbb" in data:
+    if (len(data) > 64 and b"\xe1\xba" in data) or b"\xe1\xbb" in data:
         text = data.decode("utf-8", errors="replace")  # UTF-8 with a few broken bytes
         if text.count("\ufffd") * 20 < len(text):
             return text

@@ -26,10 +26,12 @@ def code(line: str) -> str | None:
 
 @pytest.mark.parametrize(
     "wanted",
-    ["14/CT-UBND", "2437/QĐ-UBND", "34/2008/CT-TTg", "10/2006/CT-TTg", "64/2007/NĐ-CP", "01/2011/TT-BNV", "29/2018/QH14",
+    ["14/CT-UBND", "2437/QĐ-UBND", "34/2008/CT-TTg", "10/2006/CT-TTg", "64/2007/NĐ-CP", "01/2011/TT-BNV",
+        "29/2018/QH14",
      "117/2025/QH15", "30/2000/PL-UBTVQH10", "08/2018/L-CTN", "757/NQ-UBTVQH15", "10495/UBND-CNXD", "8132/BXD-GĐ",
      "5598/VPCP-TTĐT", "2663/VPCP-NC", "557/BKHCN-CĐSQG", "30191/TB-SNNMT-BTTĐC", "03/VBHN-VPQH", "125a/QĐ-UBND",
-     "12/QyĐ-UBND", "05/TTr-SNV", "07/CTr-UBND", "1234/SY-UBND", "11/TrS-VP", "01/2013/TTLT-BNV-BTC", "57-NQ/TW", "40-HD/VPTW",
+     "12/QyĐ-UBND", "05/TTr-SNV", "07/CTr-UBND", "1234/SY-UBND", "11/TrS-VP", "01/2013/TTLT-BNV-BTC", "57-NQ/TW",
+     "40-HD/VPTW",
      "19130-CV/VPTW", "12-QĐ/TU", "05-KH/ĐU", "24-QĐ/UBKTTW"],
 )  # fmt: skip
 def test_numbers(wanted: str) -> None:
@@ -38,7 +40,8 @@ def test_numbers(wanted: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("Số:251    /QĐ-UBND", "251/QĐ-UBND"), ("Số: 101           /QĐ-TTPVHCC", "101/QĐ-TTPVHCC"), ("Số: 7/QÐ-UBND", "07/QĐ-UBND"),
+    [("Số:251    /QĐ-UBND", "251/QĐ-UBND"), ("Số: 101           /QĐ-TTPVHCC", "101/QĐ-TTPVHCC"), ("Số: 7/QÐ-UBND",
+        "07/QĐ-UBND"),
      ("**Số:** 05 /QĐ-UBND", "05/QĐ-UBND"), ("SỐ: 9/BC - SYT", "09/BC-SYT"), ("Số 57-NQ/TW", "57-NQ/TW")],
 )  # fmt: skip
 def test_written_forms(line: str, wanted: str) -> None:
@@ -57,12 +60,18 @@ def test_the_parents_number_is_not_our_own() -> None:
 
 
 def test_no_numbers_in_dates_roads_and_addresses() -> None:
-    assert read("ngày 30/5/2014; 24/7; 1/3 chữ ký; http://a.gov.vn/2014/CT-UBND; Điều 5/6 TT; 12/QL1A; TCVN 6909:2001").cites == ()
+    assert (
+        read(
+            "ngày 30/5/2014; 24/7; 1/3 chữ ký; http://a.gov.vn/2014/CT-UBND; Điều 5/6 TT; 12/QL1A; TCVN 6909:2001"
+        ).cites
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "date", "place"),
-    [("Hà Tĩnh, ngày 20 tháng 8 năm 2014", "2014-08-20", "Hà Tĩnh"), ("Mỹ Tho, ngày 17  tháng 02 năm 2009", "2009-02-17", "Mỹ Tho"),
+    [("Hà Tĩnh, ngày 20 tháng 8 năm 2014", "2014-08-20", "Hà Tĩnh"), ("Mỹ Tho, ngày 17  tháng 02 năm 2009",
+        "2009-02-17", "Mỹ Tho"),
      ("Hà Nội, ngày **11** tháng **9** năm **2012**", "2012-09-11", "Hà Nội"),
      ("Thành phố Hồ Chí Minh, ngày 1 tháng 1 năm 2025", "2025-01-01", "Thành phố Hồ Chí Minh"),
      ("Bà Rịa - Vũng Tàu, ngày 31 tháng 12 năm 2023", "2023-12-31", "Bà Rịa - Vũng Tàu")],
@@ -80,23 +89,31 @@ def test_impossible_and_cited_dates() -> None:
 
 def test_a_whole_decision() -> None:
     found = read(
-        HEAD + "Số: 15 /QĐ-UBND\tBắc Sơn, ngày 05 tháng 3 năm 2024\n\nQUYẾT ĐỊNH\nVề việc ban hành Quy chế làm việc\ncủa Hội đồng thi đua\n"
-        "CHỦ TỊCH ỦY BAN NHÂN DÂN TỈNH\nCăn cứ Nghị định số 30/2020/NĐ-CP ngày 05 tháng 3 năm 2020;\nĐiều 1. Ban hành kèm theo Phụ lục I, II.\n"
-        "Nơi nhận:\tTM. ỦY BAN NHÂN DÂN\n- Như Điều 3;\tKT. CHỦ TỊCH\n- Bộ Nội vụ (để b/c);\tPHÓ CHỦ TỊCH\n- Lưu: VT, TH.\tTrần Văn An\nGửi: Văn bản điện tử."
+        HEAD + "Số: 15 /QĐ-UBND\tBắc Sơn, ngày 05 tháng 3 năm 2024\n\nQUYẾT ĐỊNH\nVề việc ban hành Quy chế làm "
+        "việc\ncủa Hội đồng thi đua\n"
+        "CHỦ TỊCH ỦY BAN NHÂN DÂN TỈNH\nCăn cứ Nghị định số 30/2020/NĐ-CP ngày 05 tháng 3 năm 2020;\nĐiều 1. Ban "
+        "hành kèm theo Phụ lục I, II.\n"
+        "Nơi nhận:\tTM. ỦY BAN NHÂN DÂN\n- Như Điều 3;\tKT. CHỦ TỊCH\n- Bộ Nội vụ (để b/c);\tPHÓ CHỦ TỊCH\n- Lưu: "
+        "VT, TH.\tTrần Văn An\nGửi: Văn bản điện tử."
     )
     assert found.issuing_agency and found.issuing_agency.value == "ỦY BAN NHÂN DÂN TỈNH BẮC SƠN"
     assert found.abstract and found.abstract.value == "Về việc ban hành Quy chế làm việc của Hội đồng thi đua"
     assert found.kind and found.kind.value == "QĐ"
     assert found.signer and found.signer.value == "Trần Văn An"
     assert found.signer_title and found.signer_title.value == "PHÓ CHỦ TỊCH"
-    assert [(r.name, r.purpose) for r in found.recipients] == [("Như Điều 3", ""), ("Bộ Nội vụ", "để b/c"), ("Lưu: VT, TH", "")]
+    assert [(r.name, r.purpose) for r in found.recipients] == [
+        ("Như Điều 3", ""),
+        ("Bộ Nội vụ", "để b/c"),
+        ("Lưu: VT, TH", ""),
+    ]
     assert found.mode_line == "electronic_only" and found.components == 6 and not found.draft
     assert found.cites == ("30/2020/NĐ-CP",) and found.annexes_named == ("Phụ lục I", "Phụ lục II")
 
 
 def test_an_official_letter() -> None:
     found = read(
-        "UBND TỈNH BẮC SƠN\nSỞ NỘI VỤ\nSố: 88/SNV-VP\nV/v góp ý dự thảo kế hoạch\ntuyên truyền năm 2024\nCỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM\n"
+        "UBND TỈNH BẮC SƠN\nSỞ NỘI VỤ\nSố: 88/SNV-VP\nV/v góp ý dự thảo kế hoạch\ntuyên truyền năm 2024\nCỘNG HÒA "
+        "XÃ HỘI CHỦ NGHĨA VIỆT NAM\n"
         "Bắc Sơn, ngày 6 tháng 5 năm 2024\nKính gửi: Sở Tài chính\nNội dung.\nGIÁM ĐỐC\nLê Thị Hạnh"
     )
     assert found.kind and found.kind.value == "CV"
@@ -119,7 +136,12 @@ def test_draft_mark() -> None:
 
 @pytest.mark.parametrize(
     ("line", "mode"),
-    [("Gửi: Văn bản điện tử.", "electronic_only"), ("- Gửi bản giấy và điện tử.", "electronic_and_paper"), ("Gửi bản giấy.", "paper"), ("x", "")],
+    [
+        ("Gửi: Văn bản điện tử.", "electronic_only"),
+        ("- Gửi bản giấy và điện tử.", "electronic_and_paper"),
+        ("Gửi bản giấy.", "paper"),
+        ("x", ""),
+    ],
 )
 def test_mode_line(line: str, mode: str) -> None:
     assert read(f"Nơi nhận:\n- Như trên;\n{line}").mode_line == mode
@@ -138,7 +160,8 @@ def test_signer_from_the_certificate() -> None:
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("14-CT-UBND.pdf", "14/CT-UBND"), ("2437_QĐ_UBND.signed.pdf", "2437/QĐ-UBND"), ("2437_QD_UBND.pdf", "2437/QĐ-UBND"),
+    [("14-CT-UBND.pdf", "14/CT-UBND"), ("2437_QĐ_UBND.signed.pdf", "2437/QĐ-UBND"), ("2437_QD_UBND.pdf",
+        "2437/QĐ-UBND"),
      ("anh chup.jpg", None), ("05-06-2024.pdf", None)],
 )  # fmt: skip
 def test_file_names_only_propose(name: str, wanted: str | None) -> None:
@@ -168,7 +191,11 @@ def test_made_papers_from_pdf_pages() -> None:
     right = 0
     for paper in corpus.papers(30, seed=12):
         found = document.fields(text.extract(corpus.pdf(corpus.laid_out(paper)), "pdf").segments)
-        right += (found.code and found.code.value, found.date and found.date.value, found.signer and found.signer.value) == (paper.code, paper.date, paper.signer)
+        right += (
+            found.code and found.code.value,
+            found.date and found.date.value,
+            found.signer and found.signer.value,
+        ) == (paper.code, paper.date, paper.signer)
     assert right == 30
 
 
@@ -177,6 +204,10 @@ def test_letters_and_notes_are_no_documents() -> None:
     assert not document.is_document(read(""))
 
 
-@given(st.text(alphabet=st.sampled_from("Số: /QĐ-UBND12345 ngày tháng năm\n\tTM. KT. CHỦ TỊCH Nơi nhận:-V/v,"), max_size=400))
+@given(
+    st.text(
+        alphabet=st.sampled_from("Số: /QĐ-UBND12345 ngày tháng năm\n\tTM. KT. CHỦ TỊCH Nơi nhận:-V/v,"), max_size=400
+    )
+)
 def test_total(content: str) -> None:
     read(content, content[:40])

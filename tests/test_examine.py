@@ -39,7 +39,11 @@ MARKS = ["MẬT", "M Ậ T", "TỐI MẬT - HỎA TỐC", "Mức độ mật : T
 def test_every_carrier(mark: str) -> None:
     for carrier, (name, data) in corpus.carriers(mark).items():
         settings = QUICK
-        found = examine.examine_message(data, settings) if name.endswith(".eml") else examine.examine_file(data, name, settings)
+        found = (
+            examine.examine_message(data, settings)
+            if name.endswith(".eml")
+            else examine.examine_file(data, name, settings)
+        )
         graded = {(f.value, f.grade) for f in found.findings if f.kind == "secrecy"}
         assert (corpus.STRONG_LINES[mark], "strong") in graded, carrier
         assert all(f.evidence == "" for f in found.findings if f.kind == "secrecy")
@@ -47,9 +51,12 @@ def test_every_carrier(mark: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("a.doc", ole.doc("Kính gửi", header="TỐI MẬT")), ("a.xls", ole.xls([["Số 1"], ["TỐI MẬT"]])), ("a.ppt", ole.ppt(["a", "TỐI MẬT"])),
-     ("a.msg", ole.msg("x", "Kính gửi\nTỐI MẬT\nabc", {})), ("b.msg", ole.msg("x", "y", {"a.docx": corpus.docx("TỐI MẬT")})),
-     ("winmail.dat", ole.tnef("a.docx", corpus.docx("TỐI MẬT"), "x")), ("a.txt.gz", gzip.compress("TỐI MẬT\n".encode()))],
+    [("a.doc", ole.doc("Kính gửi", header="TỐI MẬT")), ("a.xls", ole.xls([["Số 1"], ["TỐI MẬT"]])), ("a.ppt",
+        ole.ppt(["a", "TỐI MẬT"])),
+     ("a.msg", ole.msg("x", "Kính gửi\nTỐI MẬT\nabc", {})), ("b.msg", ole.msg("x", "y",
+     {"a.docx": corpus.docx("TỐI MẬT")})),
+     ("winmail.dat", ole.tnef("a.docx", corpus.docx("TỐI MẬT"), "x")), ("a.txt.gz",
+     gzip.compress("TỐI MẬT\n".encode()))],
 )  # fmt: skip
 def test_old_and_odd_carriers(name: str, data: bytes) -> None:
     found = file(data, name)
@@ -60,24 +67,39 @@ def test_old_and_odd_carriers(name: str, data: bytes) -> None:
 def test_subjects_and_names(subject: str) -> None:
     level = corpus.STRONG_SUBJECTS[subject]
     name = subject.replace(":", " -")
-    for data in (corpus.eml(subject), corpus.eml(files={f"{name}.txt": b"x"}), corpus.eml(files={"a.zip": corpus.zipped({f"{name}.txt": b"x"})}),
+    for data in (corpus.eml(subject), corpus.eml(files={f"{name}.txt": b"x"}),
+    corpus.eml(files={"a.zip": corpus.zipped({f"{name}.txt": b"x"})}),
                  corpus.eml(files={"kem.eml": corpus.eml(subject)})):  # fmt: skip
         assert level in values(examine.examine_message(data, QUICK), "secrecy")
 
 
 def test_marks_in_header_fields() -> None:
     for field in ("Keywords", "Comments", "X-Classification"):
-        raw = corpus.eml().replace(b"MIME-Version", f"{field}: =?utf-8?B?VOG7kEkgTeG6rFQ=?=\r\nMIME-Version".encode(), 1)
+        raw = corpus.eml().replace(
+            b"MIME-Version", f"{field}: =?utf-8?B?VOG7kEkgTeG6rFQ=?=\r\nMIME-Version".encode(), 1
+        )
         assert values(examine.examine_message(raw, QUICK), "secrecy") == {"toi_mat"}
 
 
 def test_ordinary_mail_is_clean() -> None:
     for paper in corpus.papers(5):
-        raw = corpus.eml("Báo cáo tháng 5", paper.text, files={"bao cao.pdf": corpus.pdf(corpus.laid_out(paper)), "bang.xlsx": corpus.xlsx([["a", "b"]])})
+        raw = corpus.eml(
+            "Báo cáo tháng 5",
+            paper.text,
+            files={"bao cao.pdf": corpus.pdf(corpus.laid_out(paper)), "bang.xlsx": corpus.xlsx([["a", "b"]])},
+        )
         found = examine.examine_message(raw, QUICK)
-        assert not [f for f in found.findings if f.kind in ("secrecy", "urgency", "uninspectable", "active", "ambiguous", "charset")], found.findings
+        assert not [
+            f
+            for f in found.findings
+            if f.kind in ("secrecy", "urgency", "uninspectable", "active", "ambiguous", "charset")
+        ], found.findings
         assert not found.failed
-        assert found.files[0].document and found.files[0].document.code and found.files[0].document.code.value == paper.code
+        assert (
+            found.files[0].document
+            and found.files[0].document.code
+            and found.files[0].document.code.value == paper.code
+        )
         assert "bao cao.pdf" in found.texts
 
 
@@ -91,7 +113,8 @@ def test_facts_of_nested_files() -> None:
     data = corpus.zipped({"trong/b.zip": corpus.zipped({"c.docx": corpus.docx("x")}), "d.pdf": corpus.pdf("x")})
     found = file(data, "a.zip")
     assert [(f.path, f.type, f.depth) for f in found.files] == [
-        ("a.zip", "zip", 0), ("a.zip/trong/b.zip", "zip", 1), ("a.zip/trong/b.zip/c.docx", "docx", 2), ("a.zip/d.pdf", "pdf", 1),
+        ("a.zip", "zip", 0), ("a.zip/trong/b.zip", "zip", 1), ("a.zip/trong/b.zip/c.docx", "docx", 2),
+        ("a.zip/d.pdf", "pdf", 1),
     ]  # fmt: skip
     assert found.files[0].files == ("a.zip/trong/b.zip", "a.zip/d.pdf")
 
@@ -120,7 +143,8 @@ def test_message_nested_a_thousand_times() -> None:
         ("hoa don.pdf", b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0", "active", "executable"),
         ("hoa don.pdf", b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0", "filename", "type_mismatch"),
         ("a.js", b"WScript.CreateObject('x')", "active", "script"),
-        ("a.docm", corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": "<d/>", "word/vbaProject.bin": "x"}), "active", "macro"),
+        ("a.docm", corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": "<d/>",
+        "word/vbaProject.bin": "x"}), "active", "macro"),
         ("a.pdf", b"%PDF-1.4\n" + corpus.zipped({"a": "x"}), "active", "polyglot"),
         ("b.zip", corpus.zipped({"trong/a.vbs": "x=1"}), "active", "script"),
         ("a.pdf.exe", b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0", "filename", "double_extension"),
@@ -128,7 +152,8 @@ def test_message_nested_a_thousand_times() -> None:
         ("a.p7m", bytes.fromhex("3080060a") + b"", "uninspectable", "unknown_container"),
         ("a.p7m", bytes.fromhex("3080 0609 2a864886f70d010703 a080"), "uninspectable", "smime"),
         ("a.asc", b"-----BEGIN PGP MESSAGE-----\n\nx\n-----END PGP MESSAGE-----\n", "uninspectable", "pgp"),
-        ("a.docx", ole.compound({"EncryptionInfo": bytes(5000), "EncryptedPackage": bytes(5000)}), "uninspectable", "encrypted"),
+        ("a.docx", ole.compound({"EncryptionInfo": bytes(5000), "EncryptedPackage": bytes(5000)}), "uninspectable",
+        "encrypted"),
         ("a.doc", ole.doc("x", encrypted=True), "uninspectable", "encrypted"),
     ],
 )  # fmt: skip
@@ -138,12 +163,16 @@ def test_findings_about_files(name: str, data: bytes, kind: str, value: str) -> 
 
 def test_encrypted_mail() -> None:
     """reliability.md M4."""
-    smime = corpus.eml().replace(b"text/plain; charset=utf-8", b'application/pkcs7-mime; smime-type=enveloped-data; name="smime.p7m"')
+    smime = corpus.eml().replace(
+        b"text/plain; charset=utf-8", b'application/pkcs7-mime; smime-type=enveloped-data; name="smime.p7m"'
+    )
     assert "smime" in values(examine.examine_message(smime, QUICK), "uninspectable")
     inline = corpus.eml(body="-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----\n")
     assert "pgp" in values(examine.examine_message(inline, QUICK), "uninspectable")
-    multipart = (b'From: a@b.vn\r\nContent-Type: multipart/encrypted; boundary=x; protocol="application/pgp-encrypted"\r\n\r\n--x\r\n'
-                 b"Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n--x\r\nContent-Type: application/octet-stream\r\n\r\n"
+    multipart = (b'From: a@b.vn\r\nContent-Type: multipart/encrypted; boundary=x; '
+        b'protocol="application/pgp-encrypted"\r\n\r\n--x\r\n'
+                 b"Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n--x\r\nContent-Type: "
+                 b"application/octet-stream\r\n\r\n"
                  b"-----BEGIN PGP MESSAGE-----\r\nx\r\n-----END PGP MESSAGE-----\r\n--x--\r\n")  # fmt: skip
     assert "pgp" in values(examine.examine_message(multipart, QUICK), "uninspectable")
 
@@ -168,11 +197,15 @@ class TestGuards:
                     continue
 
         monkeypatch.setattr(text, "extract", forever)
-        found = examine.examine_file(corpus.docx("x"), "a.docx", examine.Settings(budget=Budget(ocr=False, file_seconds=0.2)))
+        found = examine.examine_file(
+            corpus.docx("x"), "a.docx", examine.Settings(budget=Budget(ocr=False, file_seconds=0.2))
+        )
         assert [(r.check, r.status) for r in found.failed] == [("text", Status.TIMED_OUT)]
 
     def test_no_time_left(self) -> None:
-        found = examine.examine_message(corpus.eml(files={"a.pdf": corpus.pdf("x")}), QUICK, deadline=time.monotonic() - 1)
+        found = examine.examine_message(
+            corpus.eml(files={"a.pdf": corpus.pdf("x")}), QUICK, deadline=time.monotonic() - 1
+        )
         assert {r.status for r in found.runs} == {Status.TIMED_OUT}
 
     def test_memory_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +230,15 @@ def test_answer_survives_the_way_through_json() -> None:
 
 
 def test_light_mail_loads_no_heavy_library() -> None:
-    script = ("import sys; from bench import text_corpus; data = text_corpus.eml('Họp', 'Kính gửi'); from gateway.inspection import examine; "
-              "examine.examine_message(data, examine.Settings()); print([m for m in ('numpy', 'cv2', 'pypdfium2', 'pyhanko', 'olefile', 'tesserocr') if m in sys.modules])")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    script = (
+        "import sys; from bench import text_corpus; data = text_corpus.eml('Họp', 'Kính gửi'); from "
+        "gateway.inspection import examine; "
+        "examine.examine_message(data, examine.Settings()); "
+        "print([m for m in ('numpy', 'cv2', 'pypdfium2', 'pyhanko', 'olefile', 'tesserocr') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -266,11 +305,16 @@ def test_inspect_json(tmp_path: Path) -> None:
     done = run(str(tmp_path / "a.pdf"), str(tmp_path / "b.zip"), "--json")
     assert done.returncode == 0, done.stderr
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    wanted = {"file", "type", "sha256", "encrypted", "pages", "signatures", "seals", "handwritten_signature", "secrecy", "urgency", "document", "files", "failed"}  # fmt: skip
+    wanted = {"file", "type", "sha256", "encrypted", "pages", "signatures", "seals", "handwritten_signature",
+        "secrecy", "urgency", "document", "files", "failed"}  # fmt: skip
     assert wanted <= set(first) and wanted <= set(second)
     assert (first["type"], first["document"]["code"], first["document"]["date"]) == ("pdf", paper.code, paper.date)
     assert first["secrecy"] == {"level": "none", "strength": "none", "where": []} and first["urgency"] == "none"
-    assert (second["secrecy"]["level"], second["secrecy"]["strength"], second["urgency"]) == ("toi_mat", "strong", "hoa_toc")
+    assert (second["secrecy"]["level"], second["secrecy"]["strength"], second["urgency"]) == (
+        "toi_mat",
+        "strong",
+        "hoa_toc",
+    )
     assert [f["file"] for f in second["files"]] == ["b.zip/c.txt"]
 
 

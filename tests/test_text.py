@@ -48,7 +48,8 @@ def test_docx_places(split: bool) -> None:
 
 
 def test_docx_small_letters_shown_as_capitals() -> None:
-    run = '<w:p><w:r><w:rPr><w:caps/></w:rPr><w:t>tuyệt mật</w:t></w:r></w:p><w:p><w:pPr><w:pStyle w:val="Dau"/></w:pPr><w:r><w:t>mật</w:t></w:r></w:p>'
+    run = "<w:p><w:r><w:rPr><w:caps/></w:rPr><w:t>tuyệt mật</w:t></w:r></w:p>"
+    run += '<w:p><w:pPr><w:pStyle w:val="Dau"/></w:pPr><w:r><w:t>mật</w:t></w:r></w:p>'
     data = corpus.docx(
         "x",
         word__document=f"<w:document {corpus._W}><w:body>{run}</w:body></w:document>",
@@ -60,9 +61,12 @@ def test_docx_small_letters_shown_as_capitals() -> None:
 def test_docx_properties_and_fonts() -> None:
     data = corpus.docx(
         "x",
-        docProps__core="<cp:coreProperties xmlns:cp='c' xmlns:dc='d'><dc:subject>TỐI MẬT</dc:subject></cp:coreProperties>",
-        docProps__custom="<Properties xmlns:vt='v'><property name='Độ mật'><vt:lpwstr>Mật</vt:lpwstr></property></Properties>",
-        word__fontTable=f'<w:fonts {corpus._W}><w:font w:name=".VnTime"/><w:font w:name="VNI-Times"/><w:font w:name="Arial"/></w:fonts>',
+        docProps__core="<cp:coreProperties xmlns:cp='c' xmlns:dc='d'><dc:subject>TỐI "
+        "MẬT</dc:subject></cp:coreProperties>",
+        docProps__custom="<Properties xmlns:vt='v'><property name='Độ "
+        "mật'><vt:lpwstr>Mật</vt:lpwstr></property></Properties>",
+        word__fontTable=f'<w:fonts {corpus._W}><w:font w:name=".VnTime"/><w:font w:name="VNI-Times"/><w:font '
+        f'w:name="Arial"/></w:fonts>',
     )
     found = read(data)
     assert {"TỐI MẬT", "Mật"} <= set(lines(zones(found)["property"]))
@@ -113,7 +117,13 @@ def test_encrypted_office(data: bytes) -> None:
 
 
 def test_office_macros() -> None:
-    assert values(read(corpus.docx("x") and corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": "<d/>", "word/vbaProject.bin": "x"})), "active") == {"macro"}
+    assert values(
+        read(
+            corpus.docx("x")
+            and corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": "<d/>", "word/vbaProject.bin": "x"})
+        ),
+        "active",
+    ) == {"macro"}
     macro = ole.compound({"WordDocument": bytes(5000), "Macros/VBA/dir": b"x"})
     assert "macro" in values(read(macro), "active")
 
@@ -128,7 +138,9 @@ def test_xml_bombs_are_refused() -> None:
 
 
 def test_large_part_is_refused() -> None:
-    data = corpus.zipped({"[Content_Types].xml": "<T/>", "word/document.xml": b"<d>" + b" " * (text.MAX_XML + 10) + b"</d>"})
+    data = corpus.zipped(
+        {"[Content_Types].xml": "<T/>", "word/document.xml": b"<d>" + b" " * (text.MAX_XML + 10) + b"</d>"}
+    )
     assert values(text.extract(data, "docx"), "uninspectable") == {"ratio"}
 
 
@@ -141,7 +153,8 @@ def test_rtf() -> None:
 
 
 def test_rtf_codepages_and_fonts() -> None:
-    data = rb"{\rtf1\ansi{\fonttbl{\f0\fcharset163 Times New Roman;}{\f1 .VnTime;}}\f0 M\'c2\'f2T\par \f1 tuy\'d6t m\'cbt\par}"
+    data = rb"{\rtf1\ansi{\fonttbl{\f0\fcharset163 Times New Roman;}{\f1 .VnTime;}}"
+    data += rb"\f0 M\'c2\'f2T\par \f1 tuy\'d6t m\'cbt\par}"
     found = read(data)
     assert found.fonts == (".VnTime",)
     from gateway import vietnamese
@@ -157,7 +170,8 @@ def test_rtf_objects_and_depth() -> None:
 
 
 def test_html() -> None:
-    page = "<html><head><style>p{}</style></head><body><p>Kính gửi</p><table><tr><td>M<b>Ậ</b>T</td></tr></table><!-- ẩn --><p style='text-transform:uppercase'>tuyệt mật</p>&nbsp;</body></html>"
+    page = "<html><head><style>p{}</style></head><body><p>Kính gửi</p><table><tr><td>M<b>Ậ</b>T</td></tr></table>"
+    page += "<!-- ẩn --><p style='text-transform:uppercase'>tuyệt mật</p>&nbsp;</body></html>"
     found = zones(read(page.encode()))
     assert {"Kính gửi", "MẬT", "TUYỆT MẬT"} <= set(lines(found["html"]))
     assert "ẩn" not in found["html"] and "p{}" not in found["html"]
@@ -178,7 +192,19 @@ def test_inline_pgp() -> None:
 
 
 def test_pdf_pages_and_columns() -> None:
-    data = corpus.pdf([[(50, 60, "UBND TỈNH"), (320, 60, "CỘNG HÒA XÃ HỘI"), (50, 80, "Số:"), (100, 80, "/QĐ-UBND"), (320, 80, "Hà Nội, ngày 5"), (76, 80, "25")], [(60, 60, "TỐI MẬT")]])
+    data = corpus.pdf(
+        [
+            [
+                (50, 60, "UBND TỈNH"),
+                (320, 60, "CỘNG HÒA XÃ HỘI"),
+                (50, 80, "Số:"),
+                (100, 80, "/QĐ-UBND"),
+                (320, 80, "Hà Nội, ngày 5"),
+                (76, 80, "25"),
+            ],
+            [(60, 60, "TỐI MẬT")],
+        ]
+    )
     found = read(data)
     assert found.pages == 2
     first = found.segments[[s.page for s in found.segments].index(1)]
@@ -271,7 +297,9 @@ def test_garbage_layer() -> None:
 @settings(max_examples=15)
 @given(data=st.binary(max_size=200))
 def test_total(kind: str, data: bytes) -> None:
-    head = {"pdf": b"%PDF-1.4\n", "rtf": b"{\\rtf1 ", "xml": b"<?xml version='1.0'?><a>", "html": b"<html>"}.get(kind, b"")
+    head = {"pdf": b"%PDF-1.4\n", "rtf": b"{\\rtf1 ", "xml": b"<?xml version='1.0'?><a>", "html": b"<html>"}.get(
+        kind, b""
+    )
     text.extract(head + data, kind)
 
 

@@ -88,7 +88,12 @@ def test_charset_is_recognised(encoding: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Plain English text only", "Noël, café, Zürich, São Paulo, señor, garçon", "déjà vu: élève, forêt, hôtel, être"],
+    [
+        "",
+        "Plain English text only",
+        "Noël, café, Zürich, São Paulo, señor, garçon",
+        "déjà vu: élève, forêt, hôtel, être",
+    ],
 )
 def test_other_languages_are_no_legacy_vietnamese(text: str) -> None:
     assert vietnamese.charset_of(text) == ""

@@ -24,12 +24,14 @@ _STATES = {
     "EXPIRED_AT_SIGNING": "chứng thư hết hạn khi ký", "REVOKED": "chứng thư đã bị thu hồi",
     "UNTRUSTED_CHAIN": "chứng thư không thuộc gốc tin cậy", "TAMPERED": "tài liệu bị thay đổi sau khi ký",
     "PARTIAL_COVERAGE": "có nội dung thêm sau khi ký", "WEAK_ALGORITHM": "thuật toán yếu",
-    "SUBJECT_MISMATCH": "người ký không khớp cơ quan", "NO_SIGNATURE": "không có chữ ký số", "ERROR": "không kiểm tra được",
+    "SUBJECT_MISMATCH": "người ký không khớp cơ quan", "NO_SIGNATURE": "không có chữ ký số",
+    "ERROR": "không kiểm tra được",
 }  # fmt: skip
 _SEALS = {"PRESENT": "có", "UNDECIDABLE": "không kết luận được", "ABSENT": "không có", "NOT_CHECKED": "chưa kiểm tra"}
 _FINDINGS = {
     "active": "nội dung có thể chạy", "uninspectable": "không đọc được", "filename": "tên tệp", "charset": "bảng mã",
-    "ambiguous": "cấu trúc mập mờ", "malware": "mã độc", "frame": "khung dấu", "circulation": "phạm vi lưu hành", "mime": "cấu trúc thư",
+    "ambiguous": "cấu trúc mập mờ", "malware": "mã độc", "frame": "khung dấu", "circulation": "phạm vi lưu hành",
+    "mime": "cấu trúc thư",
 }  # fmt: skip
 
 
@@ -143,7 +145,7 @@ def _file_dict(name: str, file: FileFacts, findings: tuple[Finding, ...], *, who
                 "reason_vi": s.reason_vi,
             }
             for s in file.signatures
-        ],  # fmt: skip
+        ],
         "signature_removed": file.signature_removed,
         "seals": [{"page": s.page, "box": list(s.box), "score": s.score, "pasted": s.pasted} for s in file.seals],
         "seal_state": file.seal_state.value,
@@ -175,7 +177,7 @@ def _file_dict(name: str, file: FileFacts, findings: tuple[Finding, ...], *, who
                 for key in ("code", "date", "abstract", "signer")
                 if (field := getattr(found, key))
             },
-        },  # fmt: skip
+        },
         "findings": [
             {"kind": f.kind, "value": f.value, "where": f.where, "evidence": f.evidence}
             for f in mine
@@ -221,7 +223,8 @@ def as_text(name: str, facts: Inspection) -> str:
             text
             for text, true in (
                 ("có mật khẩu", file.encrypted), ("bị hỏng", file.damaged), ("bản quét", file.scan),
-                ("không có lớp chữ", file.text_layer == "none"), ("lớp chữ không đọc được", file.text_layer == "garbage"),
+                ("không có lớp chữ", file.text_layer == "none"), ("lớp chữ không đọc được",
+                file.text_layer == "garbage"),
             )
             if true
         ]  # fmt: skip
@@ -342,9 +345,11 @@ def _pdf_of(images: list[Any], dpi: int = 100) -> bytes:
         content = f"q {width * 72 / dpi:.1f} 0 0 {height * 72 / dpi:.1f} 0 0 cm /I Do Q".encode()
         kids.append(f"{number} 0 R")
         objects += [
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {box}] /Contents {number + 1} 0 R /Resources << /XObject << /I {number + 2} 0 R >> >> >>".encode(),
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {box}] /Contents {number + 1} 0 R /Resources << /XObject "
+            f"<< /I {number + 2} 0 R >> >> >>".encode(),
             b"<< /Length %d >>\nstream\n" % len(content) + content + b"\nendstream",
-            (f"<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceRGB /BitsPerComponent 8 "
+            (f"<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceRGB "
+            f"/BitsPerComponent 8 "
              f"/Filter /DCTDecode /Length {len(jpeg)} >>\nstream\n").encode() + jpeg + b"\nendstream",
         ]  # fmt: skip
     objects[1] = f"<< /Type /Pages /Count {len(kids)} /Kids [{' '.join(kids)}] >>".encode()

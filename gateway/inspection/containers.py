@@ -7,7 +7,9 @@ by an archive are not believed, what comes out is counted.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import io
+import locale
 import lzma
 import re
 import struct
@@ -20,6 +22,8 @@ from gateway import vietnamese
 from gateway.config import Budget
 from gateway.inspection.findings import Finding
 
+#: Streams one behind the other in a .gz, .bz2 or .xz; the rest is copied for each, so the time grows with the square.
+MAX_STREAMS = 1000
 CONTAINERS = frozenset({"zip", "rar", "7z", "tar", "gz", "bz2", "xz", "cab", "tnef", "eml", "msg"})
 #: Types that run when opened, or mount as a disk that holds what runs (rules.md ML-02).
 EXECUTABLE = frozenset({"exe", "elf", "macho", "msi", "class", "jar", "apk", "deb", "rpm", "wasm"})
@@ -92,11 +96,15 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _TEXT_NAMES = {
-    "js": "js", "jse": "js", "mjs": "js", "vbs": "vbs", "vbe": "vbs", "ps1": "ps1", "psm1": "ps1", "bat": "bat", "cmd": "bat",
-    "hta": "hta", "wsf": "wsf", "wsh": "wsf", "url": "url", "scf": "scf", "reg": "reg", "sh": "sh", "py": "py", "csv": "csv",
-    "xml": "xml", "edxml": "xml", "json": "json", "ics": "ics", "vcf": "vcf", "html": "html", "htm": "html", "eml": "eml",
+    "js": "js", "jse": "js", "mjs": "js", "vbs": "vbs", "vbe": "vbs", "ps1": "ps1", "psm1": "ps1", "bat": "bat",
+    "cmd": "bat",
+    "hta": "hta", "wsf": "wsf", "wsh": "wsf", "url": "url", "scf": "scf", "reg": "reg", "sh": "sh", "py": "py",
+    "csv": "csv",
+    "xml": "xml", "edxml": "xml", "json": "json", "ics": "ics", "vcf": "vcf", "html": "html", "htm": "html",
+    "eml": "eml",
 }  # fmt: skip
-_HTML = re.compile(rb"\s*(?:<!--.{0,400}?-->\s*)*<(?:!doctype\s+html|html|head|body|script|table|div|p|meta|title|font|span|h\d|br|a)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
+_HTML = re.compile(rb"\s*(?:<!--.{0,400}?-->\s*)*<(?:!doctype\s+html|html|head|body|script|table|div|p|meta|title|"
+    rb"font|span|h\d|br|a)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
 _HEADER = re.compile(
     rb"(?:(?:received|return-path|delivered-to|from|to|subject|date|message-id|mime-version|content-type|x-[\w-]+|"
     rb"dkim-signature|authentication-results|reply-to|sender|cc)[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*){2,}",
@@ -104,10 +112,12 @@ _HEADER = re.compile(
 )
 _VBS = re.compile(rb"(?im)^\s*(?:on error resume next|dim \w+|set \w+\s*=\s*createobject\()")
 _JS = re.compile(
-    rb"(?:new\s+ActiveXObject\s*\(|WScript\.(?:Shell|CreateObject)|eval\s*\(\s*(?:unescape|atob)|String\.fromCharCode\()"
+    rb"(?:new\s+ActiveXObject\s*\(|WScript\.(?:Shell|CreateObject)|eval\s*\(\s*(?:unescape|atob)|"
+    rb"String\.fromCharCode\()"
 )
 _PS = re.compile(
-    rb"(?i)(?:new-object\s+(?:system\.)?net\.webclient|invoke-expression|\biex\s*\(|-encodedcommand|powershell(?:\.exe)?\s+-)"
+    rb"(?i)(?:new-object\s+(?:system\.)?net\.webclient|invoke-expression|\biex\s*\(|-encodedcommand|"
+    rb"powershell(?:\.exe)?\s+-)"
 )
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
@@ -504,10 +514,13 @@ def _libarchive(data: bytes, name: str, meter: _Meter, result: Expansion) -> Non
     import libarchive
     from libarchive.exception import ArchiveError
 
+    # libarchive gives names in the locale of the process; in the C locale it would lose every Vietnamese one.
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
     try:
         with libarchive.memory_reader(data) as archive:
             for entry in archive:
-                shown = _entry_name(entry)
+                shown = _entry_name(entry) or f"member {len(result.names) + 1}"
                 if not entry.isfile:
                     if entry.issym or entry.islnk:
                         result.names.append(shown)
@@ -626,7 +639,11 @@ def _single(
                 break
         out = bytearray()
         rest = data
+        streams = 0
         while rest:
+            streams += 1
+            if streams > MAX_STREAMS:
+                raise _Full("too_many")
             machine = open_stream()
             feed = memoryview(rest)
             produced = False
@@ -753,7 +770,7 @@ _READERS: dict[str, Callable[[bytes, str, _Meter, Expansion], None]] = {
 
 
 def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
-    """Types whose signature also stands in the file where another reader would find it: a polyglot (reliability.md 3.2).
+    """Types whose signature stands in the file where another reader would find it: a polyglot (reliability.md 3.2).
 
     PDF: a ZIP, PE or HTML start in the first KiB, or a ZIP directory at the end. Anything else: a PDF header in the
     first KiB, or a ZIP directory at the end of what is not a ZIP.
@@ -778,11 +795,8 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
             yield "zip"
         if b"Rar!\x1a\x07" in tail[-66_000:] and type in ("jpg", "png", "gif"):
             yield "rar"
-    elif (
-        (type in ("zip", "docx", "xlsx", "pptx", "odt", "ods")
-        and not data.startswith(b"PK"))
-        or (type in ("zip",)
-        and b"%PDF-" in head)
+    elif (type in ("zip", "docx", "xlsx", "pptx", "odt", "ods") and not data.startswith(b"PK")) or (
+        type in ("zip",) and b"%PDF-" in head
     ):
         yield "pdf" if b"%PDF-" in head else "unknown"
 

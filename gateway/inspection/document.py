@@ -15,14 +15,15 @@ from gateway import vietnamese
 from gateway.inspection.findings import Document, DocumentField, NamedRecipient, Signature
 from gateway.inspection.segments import Segment
 
-#: Decree 30/2020 Article 7, with the abbreviations of its Annex III, and the kinds outside it. Folded name: abbreviation.
+#: Decree 30/2020 Article 7, with the abbreviations of its Annex III, and the kinds outside it. Name: abbreviation.
 KINDS = {
     "NGHỊ QUYẾT": "NQ", "QUYẾT ĐỊNH": "QĐ", "CHỈ THỊ": "CT", "QUY CHẾ": "QC", "QUY ĐỊNH": "QyĐ", "THÔNG CÁO": "TC",
     "THÔNG BÁO": "TB", "HƯỚNG DẪN": "HD", "CHƯƠNG TRÌNH": "CTr", "KẾ HOẠCH": "KH", "PHƯƠNG ÁN": "PA", "ĐỀ ÁN": "ĐA",
     "DỰ ÁN": "DA", "BÁO CÁO": "BC", "BIÊN BẢN": "BB", "TỜ TRÌNH": "TTr", "HỢP ĐỒNG": "HĐ", "CÔNG VĂN": "CV",
     "CÔNG ĐIỆN": "CĐ", "BẢN GHI NHỚ": "BGN", "BẢN THỎA THUẬN": "BTT", "GIẤY ỦY QUYỀN": "GUQ", "GIẤY MỜI": "GM",
     "GIẤY GIỚI THIỆU": "GGT", "GIẤY NGHỈ PHÉP": "GNP", "PHIẾU GỬI": "PG", "PHIẾU CHUYỂN": "PC", "PHIẾU BÁO": "PB",
-    "THƯ CÔNG": "ThC", "BẢN SAO Y": "SY", "SAO Y": "SY", "TRÍCH SAO": "TrS", "SAO LỤC": "SL", "LUẬT": "L", "PHÁP LỆNH": "PL",
+    "THƯ CÔNG": "ThC", "BẢN SAO Y": "SY", "SAO Y": "SY", "TRÍCH SAO": "TrS", "SAO LỤC": "SL", "LUẬT": "L",
+    "PHÁP LỆNH": "PL",
     "LỆNH": "L", "NGHỊ ĐỊNH": "NĐ", "THÔNG TƯ": "TT", "THÔNG TƯ LIÊN TỊCH": "TTLT", "NGHỊ QUYẾT LIÊN TỊCH": "NQLT",
     "VĂN BẢN HỢP NHẤT": "VBHN", "PHIẾU TRÌNH": "PTr", "GIẤY PHÉP": "GP",
 }  # fmt: skip
@@ -58,8 +59,10 @@ _NATIONAL = re.compile("cong hoa xa hoi chu nghia|dang cong san viet nam")
 _MOTTO = re.compile(r"doc lap\W+tu do\W+hanh phuc")
 _ABSTRACT = re.compile(r"^\W*(?:V/v|v/v|V/V|Vv|Về việc|V/ v)\s*[:.]?\s*(?P<rest>.*)", re.DOTALL)
 _END_OF_ABSTRACT = re.compile(
-    r"^\W*(?:căn cứ|thực hiện|kính gửi|xét đề nghị|theo đề nghị|để |nhằm |sau khi |ngày \d|trên cơ sở|(?:ủy|uỷ) ban nhân dân .{0,40}(?:ban hành|thông báo|báo cáo)"
-    r"|điều 1|i\.|1\.|phần|chương|quyết định:?$|hội đồng|chủ tịch|bộ trưởng|giám đốc|thủ tướng|chính phủ|quốc hội|ban thường vụ|trưởng ban|chánh |cục trưởng|hiệu trưởng)",
+    r"^\W*(?:căn cứ|thực hiện|kính gửi|xét đề nghị|theo đề nghị|để |nhằm |sau khi |ngày \d|trên cơ sở|(?:ủy|uỷ) "
+    r"ban nhân dân .{0,40}(?:ban hành|thông báo|báo cáo)"
+    r"|điều 1|i\.|1\.|phần|chương|quyết định:?$|hội đồng|chủ tịch|bộ trưởng|giám đốc|thủ tướng|chính phủ|quốc hội|"
+    r"ban thường vụ|trưởng ban|chánh |cục trưởng|hiệu trưởng)",
     re.IGNORECASE,
 )
 _STAMP_NOISE = re.compile(
@@ -67,12 +70,17 @@ _STAMP_NOISE = re.compile(
 )
 
 _AGENCY_HEAD = re.compile(
-    r"(?:uy ban|ubnd|hoi dong|hdnd|so |bo |van phong|ban |cuc |chi cuc|vu |tong cuc|trung tam|vien |truong |benh vien|cong an|"
-    r"toa an|vien kiem sat|thanh tra|chi nhanh|kho bac|bao hiem|cong ty|tong cong ty|tap doan|quoc hoi|chinh phu|thu tuong|"
-    r"chu tich nuoc|uy ban thuong vu|phong |dang uy|tinh uy|thanh uy|huyen uy|doan |lien doan|hoi |mat tran|ngan hang|dai |bao |quan khu|bo chi huy|bo tu lenh|tinh doan|dang bo|ban chap hanh|ubmttq|don vi|hat kiem lam|trang trai|quy )"
+    r"(?:uy ban|ubnd|hoi dong|hdnd|so |bo |van phong|ban |cuc |chi cuc|vu |tong cuc|trung tam|vien |truong |benh "
+    r"vien|cong an|"
+    r"toa an|vien kiem sat|thanh tra|chi nhanh|kho bac|bao hiem|cong ty|tong cong ty|tap doan|quoc hoi|chinh phu|"
+    r"thu tuong|"
+    r"chu tich nuoc|uy ban thuong vu|phong |dang uy|tinh uy|thanh uy|huyen uy|doan |lien doan|hoi |mat tran|ngan "
+    r"hang|dai |bao |quan khu|bo chi huy|bo tu lenh|tinh doan|dang bo|ban chap hanh|ubmttq|don vi|hat kiem lam|"
+    r"trang trai|quy )"
 )
 _GOES_ON = re.compile(
-    r"^(?:tinh|thanh pho|huyen|quan|thi xa|xa|phuong|thi tran|tp|nhan dan|va |cua |truc thuoc|viet nam|dac khu|nha nuoc|thuong vu)\b"
+    r"^(?:tinh|thanh pho|huyen|quan|thi xa|xa|phuong|thi tran|tp|nhan dan|va |cua |truc thuoc|viet nam|dac khu|nha "
+    r"nuoc|thuong vu)\b"
 )
 
 _AUTHORITY = re.compile(
@@ -83,13 +91,16 @@ _AUTHORITY = re.compile(
     + r"]{2}.*)"
 )
 _TITLE = re.compile(
-    r"^\W*(?:quyen |pho )*(?:chu tich|bo truong|thu truong|giam doc|pho giam doc|chanh van phong|cuc truong|vu truong|thu tuong|"
-    r"hieu truong|truong (?:ban|phong|khoa|tram|doan|cong an|phong gd)|tong giam doc|tong cuc truong|vien truong|chanh an|chanh thanh tra|"
+    r"^\W*(?:quyen |pho )*(?:chu tich|bo truong|thu truong|giam doc|pho giam doc|chanh van phong|cuc truong|vu "
+    r"truong|thu tuong|"
+    r"hieu truong|truong (?:ban|phong|khoa|tram|doan|cong an|phong gd)|tong giam doc|tong cuc truong|vien truong|"
+    r"chanh an|chanh thanh tra|"
     r"bi thu|tong bi thu|truong ban|ke toan truong|truong thon|to truong|doi truong|chi cuc truong|tu lenh|chinh uy|"
     r"tong kiem toan|thong doc|chu nhiem|chi huy truong|hat truong|truong dai dien|giam thi)\b.{0,80}$"
 )
 _NAME = re.compile(
-    rf"^\W*(?:(?:Đại tướng|Thượng tướng|Trung tướng|Thiếu tướng|Đại tá|Thượng tá|Trung tá|Thiếu tá|GS|PGS|TSKH|TS|ThS|Ths|BS|BSCK\s?I+|CKII?|KS|LS|DS|NGƯT|NGND|Ông|Bà|CN|CVCC)[.,]?\s*)*"
+    rf"^\W*(?:(?:Đại tướng|Thượng tướng|Trung tướng|Thiếu tướng|Đại tá|Thượng tá|Trung tá|Thiếu tá|GS|PGS|TSKH|TS|"
+    rf"ThS|Ths|BS|BSCK\s?I+|CKII?|KS|LS|DS|NGƯT|NGND|Ông|Bà|CN|CVCC)[.,]?\s*)*"
     rf"(?P<name>[{UP}][{LOW}]+(?:\s+[{UP}][{LOW}]*){{1,5}}|[{UP}]{{2,}}(?:\s+[{UP}]{{1,}}){{1,5}})\W*$"
 )
 _NOT_NAME = re.compile(
@@ -100,14 +111,17 @@ _RECIPIENTS = re.compile(r"^[\W_]*Nơi\s*nhận\s*[:.;]?\s*$|^[\W_]*Nơi\s*nhậ
 _PURPOSE = re.compile(r"\(\s*(?P<purpose>(?:để|thay|báo cáo|b/c|p/h|t/h|qua)[^()]{0,80})\)\s*$", re.IGNORECASE)
 _ADDRESSEE = re.compile(r"^\W*Kính\s*gửi\s*[:.]?\s*(?P<rest>.*)")
 _MODE = re.compile(
-    r"(?im)^\W*gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|bản\s*điện\s*tử(?:\s*và\s*(?:bản\s*)?giấy)?|điện\s*tử|bản\s*giấy|giấy)\b"
+    r"(?im)^\W*gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|"
+    r"bản\s*điện\s*tử(?:\s*và\s*(?:bản\s*)?giấy)?|điện\s*tử|bản\s*giấy|giấy)\b"
 )
 _DRAFT = re.compile(
-    r"^\W*(?:BẢN\s+)?DỰ\s*THẢO(?:\s*(?:LẦN\s*(?:THỨ\s*)?\w+|\d+|\(.*\)|NGÀY.*))?\W*$|^\W*\(?\s*Dự\s*thảo(?:\s*lần\s*(?:thứ\s*)?\w+)?\s*\)?\W*$"
+    r"^\W*(?:BẢN\s+)?DỰ\s*THẢO(?:\s*(?:LẦN\s*(?:THỨ\s*)?\w+|\d+|\(.*\)|NGÀY.*))?\W*$|"
+    r"^\W*\(?\s*Dự\s*thảo(?:\s*lần\s*(?:thứ\s*)?\w+)?\s*\)?\W*$"
 )
 _DRAFT_NAME = re.compile(r"(?:^|[\W_])(?:du[\s_-]*thao|dt)(?:[\W_]|$)")
 _ANNEX = re.compile(
-    r"\bph[ụù]\s*l[ụu]c\s+(?:số\s*)?(?P<n>[IVXLC]{1,6}|\d{1,2}|[A-H])\b(?P<more>(?:\s*(?:,|và|;)\s*(?:[IVXLC]{1,6}|\d{1,2}|[A-H])\b){0,12})",
+    r"\bph[ụù]\s*l[ụu]c\s+(?:số\s*)?(?P<n>[IVXLC]{1,6}|\d{1,2}|[A-H])\b(?P<more>(?:\s*(?:,|và|;)\s*(?:[IVXLC]{1,6}|"
+    r"\d{1,2}|[A-H])\b){0,12})",
     re.IGNORECASE,
 )
 _INTERNAL = re.compile(
@@ -131,10 +145,10 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     source, sure = ("ocr", 0.85) if ocr else ("text", 0.98)
     header = _header(first)
 
-    number_at, code, kind, blank = _own_number(header)
+    number_at, code, kind, blank = _own_number(header, ocr)
     found = 0
     title_at, title = _kind(header, number_at)
-    date, place, blank_date, date_at = _date(header)
+    date, place, blank_date = _date(header)
     agency = _agency(header, number_at)
     abstract = _abstract(first, header, title_at, title)
     if code and title and kind:
@@ -220,7 +234,7 @@ def _lines(text: str) -> list[str]:
     charset = vietnamese.charset_of(text[:20_000])
     if charset:  # before anything is cleaned: see `vietnamese`
         text = "\n".join(_reread(line, charset) for line in re.split(r"\r\n|\r|\n", text))
-    text = vietnamese.clean(text)
+    text = vietnamese.clean(text).replace("ĐĐ", "Đ")  # OCR reads the bar of Đ twice; no abbreviation has it doubled
     return [_EMPHASIS.sub("", line).strip(" \r#>") for line in text.split("\n") if line.strip(" \t\r*_#>|")]
 
 
@@ -235,13 +249,17 @@ def _cells(line: str) -> list[str]:
 def _header(lines: list[str]) -> list[str]:
     """The header zone: up to the first `Căn cứ`, `Kính gửi` or article, at most 45 lines."""
     for n, line in enumerate(lines[:60]):
-        if n > 3 and re.match(r"\W*(?:Căn cứ|Kính gửi|Điều 1\b|CĂN CỨ)", line):
+        if n > 3 and re.match(r"[\W_]*(?:Căn cứ|Kính gửi|Điều 1\b|CĂN CỨ)", line):
             return [_GLUED.sub("\t", one) for one in lines[: min(n + 1, 45)]]
     return [_GLUED.sub("\t", one) for one in lines[:45]]
 
 
-def _own_number(header: list[str]) -> tuple[int, str | None, str, bool]:
-    """(line, code, kind abbreviation, whether the number is left blank). Line is -1 when there is none."""
+def _own_number(header: list[str], ocr: bool = False) -> tuple[int, str | None, str, bool]:
+    """(line, code, kind abbreviation, whether the number is left blank). Line is -1 when there is none.
+
+    From OCR only a number that stands right behind the word counts: what a pen wrote is read as signs and stray
+    digits, and no number is better than a wrong one.
+    """
     blank_at = -1
     for n, line in enumerate(header):
         for start in _starts(line):
@@ -250,11 +268,12 @@ def _own_number(header: list[str]) -> tuple[int, str | None, str, bool]:
                 continue
             rest = re.sub(r"\s+", " ", re.sub(r"[.…_]{2,}", " ", found["rest"].replace("\t", "   ")))
             rest = re.sub(r"(?<=\d)\s(?=\d{1,3}\s?/)", "", rest) if ":" in cell[:12] else rest
-            if own := _OWN.match(rest.lstrip(" :.-")):
+            own = _OWN.match(rest.lstrip(" :.-"))
+            if own and not (ocr and own["number"][-1] not in "0123456789abcd"):  # `4l`: a digit misread
                 return n, _code(own), _kind_of_symbol(own["symbol"]), False
             if party := _PARTY.match(rest.lstrip(" :.-")):
                 return n, f"{int(party['number']):02d}-{party['kind']}/{party['org']}", party["kind"], False
-            own = _OWN.search(rest)
+            own = _OWN.search(rest) if not ocr else None
             if own and own.start() < 14 and ":" in cell[:12]:
                 return n, _code(own), _kind_of_symbol(own["symbol"]), False
             if _BLANK_NUMBER.match(cell.replace("\t", " ")) and blank_at < 0:
@@ -326,14 +345,13 @@ def _kind(header: list[str], number_at: int) -> tuple[int, str | None]:
     return -1, None
 
 
-def _date(header: list[str]) -> tuple[str | None, str | None, bool, int]:
-    """(ISO date, place, whether a blank date line was seen, line). The issue date is the first that has a place."""
+def _date(header: list[str]) -> tuple[str | None, str | None, bool]:
+    """(ISO date, place, whether a blank date line was seen). The issue date is the first that has a place."""
     blank = False
-    fallback: tuple[str | None, str | None, bool, int] | None = None
+    fallback: tuple[str | None, str | None, bool] | None = None
     for n, line in enumerate(header):
         flat = re.sub(r"\s+", " ", line.replace("\t", "   "))
         found = _DATE.search(flat)
-        at = n
         if not found and n + 1 < len(header) and re.search(r"ngày[\s\d]*(?:tháng[\s\d]*)?$", flat):
             flat = f"{flat} {header[n + 1]}"
             found = _DATE.search(flat)
@@ -356,10 +374,11 @@ def _date(header: list[str]) -> tuple[str | None, str | None, bool, int]:
             and not re.match(r"\W*(?:Căn cứ|\(|Luật|Nghị)", line)
         ):
             name = _place_name(place["place"])
-            return value, name, False, at
-        if fallback is None and not re.search(r"(?i)căn cứ|kèm theo|luật|nghị định", flat):
-            fallback = (value, None, False, at)
-    return fallback or (None, None, blank, -1)
+            return value, name, False
+        alone = re.search(r"(?:^|[,.]|\s{2})\s*\W?ngày", line.replace("\t", "   ")[: found.start() + 8])
+        if fallback is None and alone and not re.search(r"(?i)căn cứ|kèm theo|luật|nghị định", flat):
+            fallback = (value, None, False)
+    return fallback or (None, None, blank)
 
 
 def _place_name(place: str) -> str:
@@ -373,7 +392,7 @@ def _place_name(place: str) -> str:
 
 
 def _agency(header: list[str], number_at: int) -> str | None:
-    """The left column above the number: lines in capitals; the last body named there issues, those above are superior."""
+    """The left column above the number, in capitals: the last body named there issues, those above are superior."""
     rows: list[str] = []
     limit = number_at if number_at >= 0 else 8
     for line in header[: max(limit, 1) if number_at >= 0 else limit]:
@@ -472,7 +491,8 @@ def _from_name(name: str) -> str | None:
         r"(?:\.(?:signed|pdf|docx?|xlsx?))+$", "", vietnamese.clean(name).rsplit("/", 1)[-1], flags=re.IGNORECASE
     )
     found = re.match(
-        rf"(?P<n>\d{{1,5}}[a-z]?)[-_. ](?P<kind>[{UP}][{UP}a-z]{{0,4}})[-_. ](?P<org>[{UP}]{{2,10}}(?:[-_.][{UP}]{{2,10}})?)(?![{LOW}])",
+        rf"(?P<n>\d{{1,5}}[a-z]?)[-_. ](?P<kind>[{UP}][{UP}a-z]{{0,4}})[-_. ]"
+        rf"(?P<org>[{UP}]{{2,10}}(?:[-_.][{UP}]{{2,10}})?)(?![{LOW}])",
         stem,
     )
     if not found:
@@ -529,11 +549,8 @@ def _signature_block(lines: list[str]) -> tuple[str | None, str | None]:
         if _is_title(right):
             title = right.strip(" .*_:")
             continue
-        if (
-            (right.startswith(("-", "•", "+", "*"))
-            and len(cells) == 1)
-            or (_RECIPIENTS.match(cells[0])
-            and len(cells) == 1)
+        if (right.startswith(("-", "•", "+", "*")) and len(cells) == 1) or (
+            _RECIPIENTS.match(cells[0]) and len(cells) == 1
         ):
             continue
         name = _NAME.match(right)

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +33,10 @@ SMALLEST_PAGE = 500
 
 PAGED = frozenset({"pdf", "jpg", "png", "tiff"})
 #: Types that hold text which nothing here reads.
-UNREADABLE = frozenset({"pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx", "djvu", "mdb", "unknown", "ole", "jp2", "psd",
-                        "heic", "webp", "bmp", "gif", "emf", "wmf", "sqlite", "dwg", "shp", "dicom", "p7m"})  # fmt: skip
+UNREADABLE = frozenset({"pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx", "djvu", "mdb", "unknown", "ole",
+    "jp2", "psd",
+                        "heic", "webp", "bmp", "gif", "emf", "wmf", "sqlite", "dwg", "shp", "dicom",
+                        "p7m"})  # fmt: skip
 _PICTURES = frozenset({"gif", "bmp", "webp", "emf", "wmf", "heic", "jp2", "psd"})
 
 Result = TypeVar("Result")
@@ -44,7 +46,7 @@ Result = TypeVar("Result")
 class Settings:
     """What examining needs to know of the installation. trust: folder of roots; clamd: only where sockets are open."""
 
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     trust: Path | None = None
     clamd: Clamd | None = None
 
@@ -173,7 +175,9 @@ class _Examiner:
             self.ran(name, Status.FAILED, about, "nested too deep", started)
             return default
         except Exception as error:
-            self.ran(name, Status.FAILED, about, type(error).__name__, started)
+            # Messages of third-party errors may quote the file; ours (PageError) never do.
+            told = str(error) if type(error).__module__.startswith("gateway.") else type(error).__name__
+            self.ran(name, Status.FAILED, about, told, started)
             return default
         self.ran(name, Status.OK, about, "", started)
         return result
@@ -418,9 +422,7 @@ class _Examiner:
         self.findings += [finding.model_copy(update={"about": path}) for finding in found.findings]
         return found.signatures, found.boxes
 
-    def cms(
-        self, data: bytes, kind: str, path: str, facts: dict[str, Any]
-    ) -> list[tuple[str, bytes, str, bool]]:
+    def cms(self, data: bytes, kind: str, path: str, facts: dict[str, Any]) -> list[tuple[str, bytes, str, bool]]:
         """Cryptographic Message Syntax (RFC 5652): what is signed may lie inside (opaque) or beside it (detached)."""
         if kind == "p7m":
             facts["encrypted"] = True
@@ -454,7 +456,8 @@ class _Examiner:
 
         opened = self.check("pages", path, open_it, None, self.budget.file_seconds)
         if opened is None:
-            self.found("uninspectable", "unreadable_scan", path)
+            if not content.damaged:  # else told already
+                self.found("uninspectable", "unreadable_scan", path)
             return []
         try:
             if kind != "pdf":
@@ -547,19 +550,25 @@ def _blank_header(segments: list[Segment]) -> bool:
 
 _EXTENSIONS: dict[str, tuple[str, ...]] = {
     "pdf": ("pdf",), "docx": ("docx",), "docm": ("docx",), "xlsx": ("xlsx",), "xlsm": ("xlsx",), "pptx": ("pptx",),
-    "doc": ("doc", "docx", "rtf", "html", "mht", "xml", "txt"), "xls": ("xls", "xlsx", "html", "xml", "csv", "txt"), "ppt": ("ppt", "pptx"),
-    "zip": ("zip", "jar", "docx", "xlsx", "pptx"), "rar": ("rar",), "7z": ("7z",), "gz": ("gz",), "tgz": ("gz",), "tar": ("tar",),
-    "jpg": ("jpg",), "jpeg": ("jpg",), "png": ("png",), "gif": ("gif",), "tif": ("tiff",), "tiff": ("tiff",), "bmp": ("bmp",),
+    "doc": ("doc", "docx", "rtf", "html", "mht", "xml", "txt"), "xls": ("xls", "xlsx", "html", "xml", "csv", "txt"),
+    "ppt": ("ppt", "pptx"),
+    "zip": ("zip", "jar", "docx", "xlsx", "pptx"), "rar": ("rar",), "7z": ("7z",), "gz": ("gz",), "tgz": ("gz",),
+    "tar": ("tar",),
+    "jpg": ("jpg",), "jpeg": ("jpg",), "png": ("png",), "gif": ("gif",), "tif": ("tiff",), "tiff": ("tiff",),
+    "bmp": ("bmp",),
     "rtf": ("rtf",), "odt": ("odt",), "ods": ("ods",),
-    "txt": ("txt", "csv", "html", "eml", "xml", "json", "js", "ps1", "bat", "sh", "vbs", "ics", "pgp", "url", "rtf", "p7s", "crt"),
+    "txt": ("txt", "csv", "html", "eml", "xml", "json", "js", "ps1", "bat", "sh", "vbs", "ics", "pgp", "url", "rtf",
+    "p7s", "crt"),
 }  # fmt: skip
 
 
 def _nameless(part: Any, number: int) -> str:
     if part.content_type == "message/rfc822":
         return f"thu-{part.path or number}.eml"
-    extension = {"text/calendar": ".ics", "application/pdf": ".pdf", "image/png": ".png", "image/jpeg": ".jpg", "text/html": ".html",
-                 "application/ms-tnef": ".dat", "application/pkcs7-signature": ".p7s", "application/pkcs7-mime": ".p7m"}  # fmt: skip
+    extension = {"text/calendar": ".ics", "application/pdf": ".pdf", "image/png": ".png", "image/jpeg": ".jpg",
+        "text/html": ".html",
+                 "application/ms-tnef": ".dat", "application/pkcs7-signature": ".p7s",
+                 "application/pkcs7-mime": ".p7m"}  # fmt: skip
     return f"phan-{part.path or number}{extension.get(part.content_type, '')}"
 
 

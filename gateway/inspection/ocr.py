@@ -8,6 +8,7 @@ last page with the signature block, then others while time is left. Each page is
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DPI = 200
 LANGUAGE = "vie"
+#: The part of page 1 that holds agency, number, place, date, kind and abstract.
+HEAD = 0.36
 #: Where distributions keep the language data; TESSDATA_PREFIX wins.
 _FOLDERS = (
     "/usr/share/tesseract-ocr/5/tessdata",
@@ -62,6 +65,10 @@ def engine() -> Any:
             _api = tesserocr.PyTessBaseAPI(path=str(folder), lang=LANGUAGE, psm=tesserocr.PSM.AUTO)
         except RuntimeError as error:
             raise Unavailable(f"Tesseract does not start: {error}") from None
+        if hasattr(tesserocr, "set_leptonica_log_level"):
+            tesserocr.set_leptonica_log_level(
+                tesserocr.LeptLogLevel.NONE
+            )  # it writes to stderr about every odd picture
         _api.SetVariable("preserve_interword_spaces", "1")  # columns stay apart
     return _api
 
@@ -83,7 +90,7 @@ def read(pages: Pages, wanted: Iterable[int], seconds: float) -> list[Segment]:
 
     Raises Unavailable, and PageError when the first wanted page cannot be shown.
     """
-    api = engine()
+    engine()
     end = time.monotonic() + seconds
     segments: list[Segment] = []
     for number in wanted:
@@ -93,16 +100,42 @@ def read(pages: Pages, wanted: Iterable[int], seconds: float) -> list[Segment]:
         image = pages.image(number, DPI)
         # ITU-R 601 luma by integer weights; numpy, so that nothing else is imported
         grey = ((image[:, :, 0] * 77.0 + image[:, :, 1] * 150.0 + image[:, :, 2] * 29.0) / 256).astype("uint8")
-        text = recognise(grey, max(left, 1.0))
+        text = _page(grey, max(left, 1.0), first=number == 1)
         if text.strip():
             segments.append(Segment(f"trang {number} (bản quét)", text, number, "ocr"))
     return segments
 
 
-def recognise(grey: Any, seconds: float) -> str:
-    """The text of one grey picture (height × width, uint8); what was read when the time is over."""
+_NUMBER = re.compile(r"(?m)^\W*S[ốôó]\s*[:.]?\s*\d{1,6}[a-z]?\s{0,20}/\s?[A-ZĐ][^\n]*$")
+_NUMBER_LINE = re.compile(r"(?m)^\W*S[ỐốÔôÓó]\s*[:.][^\n]*$")
+
+
+def _page(grey: Any, seconds: float, *, first: bool) -> str:
+    """One page. Layout analysis takes a number put into a gap of its line for a picture: where the line `Số:` of page 1
+    makes no number, the head is read a second time as one block, and that line is taken from there when it does."""
+    end = time.monotonic() + seconds
+    text = recognise(grey, seconds)
+    left = end - time.monotonic()
+    if not first or left < 0.5 or _NUMBER.search(text):
+        return text
+    again = recognise(grey[: int(grey.shape[0] * HEAD)], left, block=True)
+    if not (better := _NUMBER.search(again)):
+        return text
+    if worse := _NUMBER_LINE.search(text):
+        return text[: worse.start()] + better[0] + text[worse.end() :]
+    return better[0] + "\n" + text
+
+
+def recognise(grey: Any, seconds: float, *, block: bool = False) -> str:
+    """The text of one grey picture (height × width, uint8); what was read when the time is over.
+
+    block: take it for one block of text, without looking for columns and pictures.
+    """
+    import tesserocr
+
     api = engine()
     height, width = grey.shape
+    api.SetPageSegMode(tesserocr.PSM.SINGLE_BLOCK if block else tesserocr.PSM.AUTO)
     api.SetImageBytes(grey.tobytes(), width, height, 1, width)
     api.SetSourceResolution(DPI)
     try:

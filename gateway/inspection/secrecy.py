@@ -26,7 +26,10 @@ _SHORT = 160  # a mark line is short; a line longer than this is looked at cell 
 _SECRET = r"(?:tuyệt\s*mật|tối\s*mật|mật)"
 _URGENT = r"(?:h(?:ỏa|oả)\s*tốc\s*hẹn\s*giờ|h(?:ỏa|oả)\s*tốc|thượng\s*khẩn|khẩn)"
 _EDGE = r"[^\w]*"
-_COPY = r"(?:\(?\s*[abc]\s*\)|(?:bản\s+số|số\s+bản|bản\s+thứ)\s*[:.]?\s*[\d.…_/]*|hẹn\s*giờ|(?:lúc\s*)?\d{1,2}\s*(?:h|giờ)\s*\d{0,2})"
+_COPY = (
+    r"(?:\(?\s*[abc]\s*\)|(?:bản\s+số|số\s+bản|bản\s+thứ)\s*[:.]?\s*[\d.…_/]*|hẹn\s*giờ"
+    r"|(?:lúc\s*)?\d{1,2}\s*(?:h|giờ)\s*\d{0,2})"
+)
 _MARK_LINE = re.compile(
     rf"{_EDGE}(?:{_COPY}{_EDGE})?(?P<first>{_SECRET}|{_URGENT})(?:{_EDGE}(?:{_SECRET}|{_URGENT}|{_COPY}))*{_EDGE}"
 )
@@ -62,7 +65,8 @@ _COMPANION = re.compile(
 )
 _RECALL = re.compile(rf"{_EDGE}tài\s*liệu\s*thu\s*hồi{_EDGE}")
 _KIND_OF_PAPER = re.compile(
-    rf"{_EDGE}(?:tài\s*liệu|văn\s*bản|hồ\s*sơ|công\s*văn|thông\s*tin|công\s*điện|báo\s*cáo|tin)\s+(?P<level>{_SECRET}){_EDGE}"
+    rf"{_EDGE}(?:tài\s*liệu|văn\s*bản|hồ\s*sơ|công\s*văn|thông\s*tin|công\s*điện|báo\s*cáo|"
+    rf"tin)\s+(?P<level>{_SECRET}){_EDGE}"
 )
 _DECLASSIFIED = re.compile(rf"{_EDGE}giải\s*mật{_EDGE}(?:từ\s*[:：]?.*|\d.*)?")
 _BARE_MARK = re.compile(r"\W*(?:\[\s*mat\s*\]|tuyet\s*mat|toi\s*mat)\W*", re.IGNORECASE)
@@ -71,16 +75,20 @@ _URGENT_TELEGRAM = re.compile(rf"{_EDGE}công\s*điện\s*(?P<level>{_URGENT}){_
 
 # A wrapped heading leaves MẬT alone on a line: the words it may belong to.
 _BEFORE = re.compile(
-    r"(?:bí|bảo|cơ|giải|độ|dấu|chỉ|văn\s+bản|tài\s+liệu|hồ\s+sơ|thông\s+tin|tin|nhà\s+nước|và|hoặc|trừ|không|các|những|gồm|là|,|/)\s*$"
+    r"(?:bí|bảo|cơ|giải|độ|dấu|chỉ|văn\s+bản|tài\s+liệu|hồ\s+sơ|thông\s+tin|tin|nhà\s+nước|và|hoặc|trừ|không|các|"
+    r"những|gồm|là|,|/)\s*$"
 )
 _AFTER = re.compile(
-    r"\W*(?:nhà\s+nước|khẩu|độ|mã|thiết|vụ|danh|ngữ|thư|ong|kinh\s+doanh|đời\s+tư|công\s+tác|và|hoặc|của|trong|về|theo)\b"
+    r"\W*(?:nhà\s+nước|khẩu|độ|mã|thiết|vụ|danh|ngữ|thư|ong|kinh\s+doanh|đời\s+tư|công\s+tác|và|hoặc|của|trong|về|"
+    r"theo)\b"
 )
 _SENTENCE_END = re.compile(r"[.:;!?…\"”)\]]\s*$|\d\s*$")
 
 _CIRCULATION = (
-    ("internal", re.compile(rf"{_EDGE}(?:tài\s*liệu\s*|văn\s*bản\s*)?(?:chỉ\s*)?lưu\s*hành\s*nội\s*bộ{_EDGE}|{_EDGE}(?:tài\s*liệu|văn\s*bản)\s*nội\s*bộ{_EDGE}")),
-    ("return_after_reading", re.compile(rf"{_EDGE}(?:xem\s*xong|xong\s*hội\s*nghị|họp\s*xong|đọc\s*xong)\s*(?:xin\s*)?trả\s*lại{_EDGE}")),
+    ("internal", re.compile(rf"{_EDGE}(?:tài\s*liệu\s*|văn\s*bản\s*)?(?:chỉ\s*)?lưu\s*hành\s*nội\s*bộ{_EDGE}|"
+    rf"{_EDGE}(?:tài\s*liệu|văn\s*bản)\s*nội\s*bộ{_EDGE}")),
+    ("return_after_reading", re.compile(rf"{_EDGE}(?:xem\s*xong|xong\s*hội\s*nghị|họp\s*xong|"
+    rf"đọc\s*xong)\s*(?:xin\s*)?trả\s*lại{_EDGE}")),
     ("recall", re.compile(rf"{_EDGE}(?:tài\s*liệu|văn\s*bản)\s*thu\s*hồi{_EDGE}")),
     ("no_spread", re.compile(rf"{_EDGE}không\s*(?:được\s*)?phổ\s*biến.{{0,60}}")),
 )  # fmt: skip
@@ -330,7 +338,7 @@ def _in_cells(segment: Segment, number: int, cells: list[str], caseless: bool) -
     for cell in cells:
         cell = vietnamese.join_spaced_letters(cell).strip()
         lower = cell.lower()
-        if len(cell) > 60 or not (found := _MARK_LINE.fullmatch(lower)) or not _capitals(cell, caseless):
+        if len(cell) > 60 or not _MARK_LINE.fullmatch(lower) or not _capitals(cell, caseless):
             continue
         secret.extend((_level(one[0]), cell) for one in _FINDS_SECRET.finditer(lower))
         for one in _FINDS_URGENT.finditer(lower):
@@ -350,7 +358,7 @@ _JOINED_AFTER = {"khẩu", "mã", "độ", "thiết", "vụ", "danh", "ngữ", "
 
 
 def _in_title(segment: Segment) -> Iterator[_Hit]:
-    """Subjects, values of header fields and properties, file names: one line where a mark stands first, in brackets or alone."""
+    """Subjects, values of fields and properties, file names: one line, the mark first in it, in brackets or alone."""
     raw = segment.text[:2000]
     views = [vietnamese.View("", vietnamese.clean(raw))]
     views += [vietnamese.View(v.charset, vietnamese.clean(v.text), v.caseless) for v in vietnamese.legacy_views(raw)]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import html as html_entities
 import io
+import itertools
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from xml.parsers import expat
 
 from gateway import vietnamese
@@ -572,8 +573,9 @@ class _OpenDocument(_Xml):
         self._zones = ["body"]
         self._depth = self._in_cell = 0
 
-    _ZONES = {
-        "style:header": "header", "style:header-left": "header", "style:header-first": "header", "style:footer": "footer",
+    _ZONES: ClassVar[dict[str, str]] = {
+        "style:header": "header", "style:header-left": "header", "style:header-first": "header",
+        "style:footer": "footer",
         "style:footer-left": "footer", "style:footer-first": "footer", "draw:text-box": "textbox",
         "draw:custom-shape": "textbox", "office:annotation": "comment", "text:note": "footer",
     }  # fmt: skip
@@ -783,7 +785,8 @@ def _rtf(data: bytes, text: Text) -> None:
     flush()
     del hexadecimal
     text.fonts = legacy_fonts([name.strip(" ;\n") for name in re.split(r"[;\n]", "".join(out.pop("fonts", [])))])
-    labels = {"body": "nội dung", "header": "đầu trang", "footer": "cuối trang", "comment": "nhận xét", "textbox": "hộp văn bản",
+    labels = {"body": "nội dung", "header": "đầu trang", "footer": "cuối trang", "comment": "nhận xét",
+        "textbox": "hộp văn bản",
               "watermark": "hình mờ", "property": "thuộc tính tệp"}  # fmt: skip
     for name, pieces in out.items():
         content = "".join(pieces)
@@ -846,7 +849,8 @@ def _ole_open(data: bytes, text: Text) -> Any:
 
 _DOC_PARTS = (
     ("nội dung", "body"), ("chú thích", "footer"), ("đầu trang, cuối trang", "header"), ("macro", "comment"),
-    ("nhận xét", "comment"), ("chú thích cuối", "footer"), ("hộp văn bản", "textbox"), ("hộp văn bản đầu trang", "textbox"),
+    ("nhận xét", "comment"), ("chú thích cuối", "footer"), ("hộp văn bản", "textbox"), ("hộp văn bản đầu trang",
+    "textbox"),
 )  # fmt: skip
 _DOC_CONTROLS = str.maketrans(
     {"\r": "\n", "\x07": "\t", "\x0b": "\n", "\x0c": "\n", "\x0e": "\n", "\x1e": "-", "\x1f": "", "\xa0": " "}
@@ -934,7 +938,7 @@ def _calamine(data: bytes, text: Text) -> None:
 
 
 def _xls(data: bytes, text: Text) -> None:
-    """Cells through calamine; FILEPASS (2F), headers and footers (14, 15) and text boxes (1B6) from the BIFF records."""
+    """Cells through calamine; FILEPASS (2F), headers and footers (14, 15), text boxes (1B6) from the BIFF records."""
     with _ole_open(data, text) as ole:
         if text.encrypted:
             return
@@ -1066,13 +1070,13 @@ def _pdf(data: bytes, text: Text) -> None:
     for pattern, value in _PDF_NAMES:
         if pattern.search(names):
             text.active(value, "PDF")
-    if (target := re.search(rb"/OpenAction\s+(\d+)\s+(\d+)\s+R", names)) and (
-        action := re.search(rb"(?<!\d)" + target[1] + rb"\s+" + target[2] + rb"\s+obj(.{0,400})", names, re.DOTALL)
+    action = None
+    if target := re.search(rb"/OpenAction\s+(\d+)\s+(\d+)\s+R", names):
+        action = re.search(rb"(?<!\d)" + target[1] + rb"\s+" + target[2] + rb"\s+obj(.{0,400})", names, re.DOTALL)
+    if action and re.search(
+        rb"/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)", action[1].split(b"endobj")[0]
     ):
-        if re.search(
-            rb"/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)", action[1].split(b"endobj")[0]
-        ):
-            text.active("openaction", "PDF")
+        text.active("openaction", "PDF")
     text.fonts = legacy_fonts(
         [f.decode("latin-1") for f in re.findall(rb"/(?:BaseFont|FontName)\s*/([^\s/<>\[\]()]{3,60})", names)]
     )
@@ -1242,7 +1246,7 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
     for line in lines:
         line.sort(key=lambda one: one[2])
         pieces = [line[0][4]]
-        for before, word in zip(line, line[1:], strict=False):
+        for before, word in itertools.pairwise(line):
             pieces.append("\t" if word[2] - before[3] > COLUMN_GAP * usual else " ")
             pieces.append(word[4])
         result.append("".join(pieces))
@@ -1250,8 +1254,10 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
 
 
 READERS: dict[str, Any] = {
-    "pdf": _pdf, "docx": _ooxml, "xlsx": _ooxml, "pptx": _ooxml, "vsdx": _ooxml, "odt": _opendocument, "ods": _opendocument,
-    "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain, "json": _plain,
+    "pdf": _pdf, "docx": _ooxml, "xlsx": _ooxml, "pptx": _ooxml, "vsdx": _ooxml, "odt": _opendocument,
+    "ods": _opendocument,
+    "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain,
+    "json": _plain,
     "ics": _plain, "vcf": _plain, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,
     "mht": _plain, "sh": _plain, "py": _plain, "pgp": _plain, "bat": _plain,
 }  # fmt: skip

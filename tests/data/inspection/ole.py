@@ -53,7 +53,9 @@ def compound(streams: dict[str, bytes]) -> bytes:
     for number, entry in enumerate(nodes):
         name = entry["name"].encode("utf-16-le") + b"\0\0"
         child = entry["children"][0] if entry["children"] else _FREE
-        directory += name.ljust(64, b"\0") + struct.pack("<HBBIII", len(name), entry["type"], 1, _FREE, right.get(number, _FREE), child)
+        directory += name.ljust(64, b"\0") + struct.pack(
+            "<HBBIII", len(name), entry["type"], 1, _FREE, right.get(number, _FREE), child
+        )
         directory += bytes(16 + 4 + 16) + struct.pack("<IQ", entry.get("start", 0), len(entry.get("data", b"")))
     directory += bytes(-len(directory) % 512)
     directory_at = store(bytes(directory))
@@ -145,5 +147,7 @@ def tnef(name: str, data: bytes, body: str) -> bytes:
 
     out = struct.pack("<IH", 0x223E9F78, 1) + attribute(1, 0x00089006, struct.pack("<I", 0x10000))
     out += attribute(1, 0x0002800C, body.encode() + b"\0")
-    out += attribute(2, 0x00069002, struct.pack("<HIIHH", 1, 0, 0, 0, 0)) + attribute(2, 0x00018010, name.encode() + b"\0")
+    out += attribute(2, 0x00069002, struct.pack("<HIIHH", 1, 0, 0, 0, 0)) + attribute(
+        2, 0x00018010, name.encode() + b"\0"
+    )
     return out + attribute(2, 0x0006800F, data)
