@@ -75,7 +75,6 @@ class Pipeline:
         self._log = log
         self._mail_log = mail_log
         self._data = data
-        self._busy: dict[tuple[str, str], asyncio.Lock] = {}
         self.stopping = False
 
     # ----------------------------------------------------------------- at the door
@@ -117,11 +116,8 @@ class Pipeline:
     async def message(self, received: Received) -> Reply:
         """The whole walk of one message. What goes wrong on our side is 451: the sender keeps it and tries again."""
         logs.bind_contextvars(case=received.case)
-        key = (received.body.sha256, received.envelope.sender.key)
-        lock = self._busy.setdefault(key, asyncio.Lock())
         try:
-            async with lock:  # the same message on two connections at once is one message
-                return await self._walk(received)
+            return await self._walk(received)
         except Failure as failure:
             self._log.error("message not accepted", reason=failure.private or failure.public)
             self._mail_log.write(received.case, "deferred", sender=received.envelope.sender, reason=failure.public)
@@ -131,8 +127,6 @@ class Pipeline:
             self._mail_log.write(received.case, "deferred", sender=received.envelope.sender, reason="local error")
             return LOCAL_ERROR
         finally:
-            if not lock.locked():
-                self._busy.pop(key, None)
             received.body.close()
             logs.clear_contextvars()
 
