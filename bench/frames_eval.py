@@ -63,7 +63,8 @@ def main() -> None:
     marked, unmarked = max(counts["marked"], 1), max(counts["unmarked"], 1)
     print(dict(counts))
     print(
-        f"{given.mode}: found {counts['found'] / marked:.2%}, with review {(counts['found'] + counts['review']) / marked:.2%}; "
+        f"{given.mode}: found {counts['found'] / marked:.2%}, "
+        f"with review {(counts['found'] + counts['review']) / marked:.2%}; "
         f"false marks {counts['false mark'] / unmarked:.2%}, false reviews {counts['false review'] / unmarked:.2%}; "
         f"{spent / given.pages * 1000:.0f} ms CPU a page with rendering"
     )

@@ -100,13 +100,10 @@ def synthetic(given: argparse.Namespace) -> None:
     n, m = counts["with"], counts["without"]
     print(f"{given.mode}, inks {given.inks}, seeds {given.seed} to {given.seed + given.pages - 1}")
     print(f"  found (PRESENT, right place): {bound(counts['found'], n)}")
-    print(
-        f"  pages with a seal told PRESENT: {bound(counts['with present'], n)}; UNDECIDABLE: {counts['with undecidable']}"
-    )
+    print(f"  pages with a seal told PRESENT: {bound(counts['with present'], n)}")
+    print(f"  told UNDECIDABLE: with a seal {counts['with undecidable']}, without {counts['without undecidable']}")
     print(f"  place of a seal shown, whatever the state: {bound(counts['boxed'], n)}")
-    print(
-        f"  false alarms (PRESENT without a seal): {bound(counts['false'], m)}; UNDECIDABLE: {counts['without undecidable']}"
-    )
+    print(f"  false alarms (PRESENT without a seal): {bound(counts['false'], m)}")
     if hands:
         right, told = (
             hands["True told True"],

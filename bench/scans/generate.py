@@ -8,6 +8,7 @@ is taken from a real document.
 from __future__ import annotations
 
 import io
+import itertools
 import zlib
 from dataclasses import dataclass, field
 from functools import cache
@@ -457,7 +458,7 @@ def stroke_mask(random: np.random.Generator, width: float, height: float, scale:
         py = (py - py.min()) / max(np.ptp(py), 1e-3) * h * random.uniform(0.5, 0.94) + h * 0.03
         pen = random.uniform(0.3, 0.8) * scale
         points = np.stack([px, py], axis=1)
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in itertools.pairwise(points):
             cv2.line(
                 mask,
                 tuple(np.int32(a)),
@@ -662,8 +663,12 @@ def _negative(sheet: Sheet, kind: str, inks: str, truth: Truth) -> None:
             for i in range(3):
                 a = i * 2.094
                 draw.ellipse(
-                    [c + r * s * (0.5 * np.cos(a) - 0.45), c + r * s * (0.5 * np.sin(a) - 0.45)]
-                    + [c + r * s * (0.5 * np.cos(a) + 0.45), c + r * s * (0.5 * np.sin(a) + 0.45)],
+                    (
+                        c + r * s * (0.5 * np.cos(a) - 0.45),
+                        c + r * s * (0.5 * np.sin(a) - 0.45),
+                        c + r * s * (0.5 * np.cos(a) + 0.45),
+                        c + r * s * (0.5 * np.sin(a) + 0.45),
+                    ),
                     fill=255,
                 )
         elif style == 2:  # broad broken ring

@@ -2,8 +2,8 @@
 
 MẬT and KHẨN are both 20 × 8 mm, TỐI MẬT and HỎA TỐC 30 × 8, TUYỆT MẬT and THƯỢNG KHẨN 40 × 8: a double border (1 mm
 apart) is secrecy, a single one urgency. OCR of whole pages garbles framed marks and drops red ones, so frames are
-looked for by themselves: in the map of red ink, then in that of dark ink; each is straightened, its borders counted, and
-only its inside is read as one line. A red frame that cannot be read is a case for a person (`red_box`).
+looked for by themselves: in the map of red ink, then in that of dark ink; each is straightened, its borders counted,
+and only its inside is read as one line. A red frame that cannot be read is a case for a person (`red_box`).
 
 The evidence of a secrecy finding stays empty, as everywhere.
 """
@@ -118,7 +118,7 @@ def frames_of(pages: Pages, n: int) -> list[Frame]:
 
 def _frames(pages: Pages, n: int, ink: Image, *, red: bool) -> list[Frame]:
     # Faint ink needs a low level, at which other things run together: so the low one only after the high one.
-    for level in (18, 10) if red else (70,):
+    for level in (18, 10) if red else (40, 80):
         frames = _frames_at(pages, n, ink, level, red)
         if any(judge(frame) for frame in frames):
             break
@@ -172,7 +172,7 @@ def _rectangles(ink: Image, level: int, red: bool) -> list[tuple[Rectangle, bool
     mask = (ink > level).astype(np.uint8)
     found: list[tuple[Rectangle, bool]] = []
     # Closing by 1.3 mm joins a double border, by 2.8 mm a border with gaps; dark ink has text at every side.
-    for reach in (5, 11) if red else (3,):
+    for reach in (5, 11) if red else (3, 5):
         closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
         contours, tree = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         if tree is None:
@@ -190,8 +190,6 @@ def _rectangles(ink: Image, level: int, red: bool) -> list[tuple[Rectangle, bool
             if not whole:
                 outer = _lying(contours[parent])
                 whole = outer is not None and max(np.subtract(outer[1], rectangle[1])) < 7 * DPI / MM_PER_INCH
-            if not red and not whole:
-                continue
             near = [
                 i
                 for i, (old, _) in enumerate(found)
