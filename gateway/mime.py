@@ -849,10 +849,11 @@ _CMS_ENVELOPED = re.compile(
     rb"\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]|\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x01\x17)"
 )
 _UU = re.compile(rb"^[ \t]{0,20}begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]+\S", re.IGNORECASE | re.MULTILINE)
+_UU_ROWS = re.compile(rb"^(?:M[ -`]{60}\r?\n){2}", re.MULTILINE)
 _LOOSE_UU = re.compile(
-    rb"^[ \t]{0,20}begin[^\n]{0,20}[0-9][^\n]{0,200}\n([!-`])([ -`]{4,84})\r?$", re.IGNORECASE | re.MULTILINE
+    rb"^[ \t]{0,20}begin[^0-9\n]{0,10}[0-9][^\n]{0,300}\n([!-`])([ -`]{4,84})\r?$", re.IGNORECASE | re.MULTILINE
 )
-_ENCODING_LINE = re.compile(rb"content-transfer-encoding[^\n]{0,80}?(base64|quoted-printable)", re.IGNORECASE)
+_ENCODED_ROW = re.compile(rb"[A-Za-z0-9+/]{40}")
 
 
 def _part_in_text(data: bytes) -> bool:
@@ -862,21 +863,25 @@ def _part_in_text(data: bytes) -> bool:
     at = lower.find(b"content-transfer-encoding")
     seen = 0
     while at >= 0:
-        match = _ENCODING_LINE.match(data, at)
-        if match and not data[data.rfind(b"\n", max(0, at - 80), at) + 1 : at].strip():
+        rows = data[at : at + 4000].split(b"\n")
+        named = rows[0].lower()
+        alone = not data[data.rfind(b"\n", max(0, at - 80), at) + 1 : at].strip()
+        identity = named.partition(b":")[2].strip() in (b"7bit", b"8bit", b"binary")
+        if (alone and not identity) or b"base64" in named:
             seen += 1
             if seen > 200:
                 return True  # no letter speaks so often of it
-            rows = data[match.end() : match.end() + 4000].split(b"\n")
-            blank = next((n for n, row in enumerate(rows[1:40], 1) if not row.strip()), len(rows))
-            if blank == len(rows) and len(rows) < 40:
+            if alone and len(rows) < 40 and b"base64" in named and all(row.strip() for row in rows[:-1]):
                 return True  # the text ends inside that header
-            for row in rows[blank + 1 : blank + 8]:
+            run = 0
+            for row in rows[1:40]:
                 row = row.strip()
-                if match[1].lower() == b"quoted-printable":
-                    if _WORD_Q.search(row):
-                        return True
-                elif len(row) >= 16 and not row.translate(None, _ALPHABET + b"="):
+                letters = row.rstrip(b"=")
+                pure = bool(letters) and not letters.translate(None, _ALPHABET)
+                run = run + 1 if pure and len(row) % 4 == 0 else 0
+                if (pure and len(row) >= 16) or run > 3 or _ENCODED_ROW.search(row):
+                    return True
+                if b"quoted-printable" in named and _WORD_Q.search(row):
                     return True
         at = lower.find(b"content-transfer-encoding", at + 25)
     return False
@@ -885,11 +890,12 @@ def _part_in_text(data: bytes) -> bool:
 def _old_attachment(data: bytes) -> str:
     """uuencode, yEnc or BinHex: some programs show a file where others show text."""
     if b"begin" in data.lower():
-        if _UU.search(data):
+        if _UU.search(data) or _UU_ROWS.search(data):
             return "uuencoded file in a text"
         # Some readers take any mode; then the line behind must be of the length that it gives itself.
         for loose in _LOOSE_UU.finditer(data):
-            if len(loose[2].rstrip()) <= (loose[1][0] - 32 + 2) // 3 * 4 <= len(loose[2]) + 3 > 8:
+            length = (loose[1][0] - 32 + 2) // 3 * 4
+            if len(loose[2].rstrip()) <= length <= len(loose[2]) + 3 > 8:
                 return "uuencoded file in a text"
     if b"=ybegin " in data:
         return "yEnc file in a text"
@@ -989,6 +995,7 @@ def parse(raw: bytes | bytearray | memoryview) -> Message:
     return _Reader(raw if type(raw) is bytes else bytes(raw)).read()
 
 
+_MIME_NAME = re.compile(r"content-(?:type|transfer-encoding|disposition)")
 _MBOX = re.compile(r">?From [^:\s]")
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _HEADER_LIKE = re.compile(rb"(?:\A|\n)[ \t]*content-(?:type|transfer-encoding|disposition)[ \t]*:", re.IGNORECASE)
@@ -1093,6 +1100,10 @@ class _Reader:
             if pieces:
                 fields.append((name, "".join(pieces)))
             name, pieces = key.lower(), [value]
+            if "content-" in name and (like := _MIME_NAME.search(name)) and like[0] != name:
+                before, after = name[: like.start()], name[like.end() :]
+                if (before and before[-1] != "-") or (after and after[0] != "-"):
+                    self.note("ambiguous", f"field name that holds {like[0]}", path=path)
             if odd and (name.startswith("content-") or name == "mime-version"):
                 mime_after_odd = True
         if pieces:

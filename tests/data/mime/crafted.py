@@ -339,6 +339,12 @@ held("delimiter with one hyphen more", mixed().replace("--b1\nContent-Type: app"
 held("delimiter with a blank before", mixed().replace("--b1\nContent-Type: app", " --b1\nContent-Type: app"))
 held("blank line before the encoding", mixed(CT + CD + "\n" + CTE))
 held("blank line before the type", TOP + "\n" + mixed(head=V + "Content-Type: multipart/mixed; boundary=b1\n"))
+held("field name with a sign before it", mixed(CT + CD + "=" + CTE))
+held("field name with a sign behind it", mixed(CT + CD + CTE.replace("Encoding:", "Encoding>:")))
+clear(
+    "field name of an archive",
+    mixed(head="X-Original-Content-Type: text/plain\nX-Content-Transfer-Encoding-Was: base64\n" + HEAD),
+)
 held("part header cut by a delimiter", mixed(CT + CTE + "--b1\n" + CD))
 clear(
     "digest",
