@@ -833,6 +833,15 @@ def encrypted() -> bytes:
     return documents.sign(out.getvalue(), pki().department, pki())
 
 
+def with_validation_data() -> bytes:
+    """A document security store with revocation lists, put on without a further signature (PAdES-LT)."""
+    data, root = one(), root_number(one())
+    fresh, lists = next_number(data), list(pki().crls(NOW).values())
+    listed = b" ".join(b"%d 0 R" % (fresh + place) for place in range(len(lists)))
+    objects = {fresh + place: stream(body) for place, body in enumerate(lists)}
+    return append(data, {root: with_key(current(data, root), b"DSS", b"<< /CRLs [%s] >>" % listed), **objects})
+
+
 def _lta() -> bytes:
     """One signature, then a document time-stamp over it."""
     return documents.timestamp_document(one(), pki())
@@ -851,6 +860,8 @@ GENUINE: dict[str, tuple[Callable[[], bytes], int]] = {
     ),
     "sha384": (lambda: documents.sign(plain(), pki().department, pki(), digest="sha384"), 1),
     "sha512": (lambda: documents.sign(plain(), pki().department, pki(), digest="sha512"), 1),
+    "pss": (lambda: documents.sign(plain(), pki().department, pki(), pss=True), 1),
+    "validation data after": (with_validation_data, 1),
     "certified": (lambda: documents.sign(plain(), pki().department, pki(), certify=2), 1),
     "certified, then signed": (
         lambda: documents.sign(

@@ -43,7 +43,7 @@ def test_genuine_files_are_valid(name: str, store: TrustStore):
     assert states(facts) == ["VALID"] * count, [one.reason for one in facts.signatures]
     assert not facts.removed and not facts.findings
     assert all(one.timestamped and one.time_source == "timestamp" for one in facts.signatures)
-    assert facts.signatures[-1].covers_whole_file or name == "info updated"
+    assert facts.signatures[-1].covers_whole_file or name in ("info updated", "validation data after")
 
 
 def test_what_is_told_about_leader_and_agency(store: TrustStore):
@@ -225,6 +225,11 @@ def test_revocation(case: str, expected: str):
     assert states(facts) == [expected], facts.signatures[0].reason
     if case == "revoked after signing":
         assert any("thu hồi sau thời điểm ký" in note for note in facts.signatures[0].notes)
+
+
+def test_revocation_data_in_the_file_is_enough():
+    assert states(check(files.with_validation_data(), files.store(only=("none",)), files.NOW)) == ["VALID"]
+    assert states(check(files.one(), files.store(only=("none",)), files.NOW)) == ["UNKNOWN_REVOCATION"]
 
 
 def test_a_certificate_that_had_expired(store: TrustStore):

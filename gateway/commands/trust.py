@@ -39,7 +39,7 @@ def list_(config: ConfigOption = Path("config"), as_json: JsonOption = False) ->
     now = dt.datetime.now(dt.UTC)
     for name, revoked in store.crls.items():
         until = revoked.next_update_utc
-        row = {
+        state: dict[str, object] = {
             "file": f"crl/{name}",
             "kind": "crl",
             "name": revoked.issuer.rfc4514_string(),
@@ -47,10 +47,9 @@ def list_(config: ConfigOption = Path("config"), as_json: JsonOption = False) ->
             "valid_to": _show(until) if until else "",
             "stale": until is None or until < now,
         }
-        text = f"danh sách thu hồi: {row['name']}\n  {row['file']}  đến {row['valid_to']}" + (
-            "  QUÁ HẠN" if row["stale"] else ""
-        )
-        typer.echo(json.dumps(row, ensure_ascii=False) if as_json else text)
+        late = "  QUÁ HẠN" if state["stale"] else ""
+        text = f"danh sách thu hồi: {state['name']}\n  {state['file']}  đến {state['valid_to']}{late}"
+        typer.echo(json.dumps(state, ensure_ascii=False) if as_json else text)
 
 
 @app.command()

@@ -350,8 +350,9 @@ def sign(
     subfilter: str = "adbe.pkcs7.detached",
     digest: str = "sha256",
     certify: int = 0,
+    pss: bool = False,
 ) -> bytes:
-    """One more signature, in its own incremental update, PKCS #1 v1.5 as the government's tools sign.
+    """One more signature, in its own incremental update, by default PKCS #1 v1.5 as the government's tools sign.
 
     at: signing time, claimed and time-stamped (default: when the PKI was made). box: points on page `page`, None makes
     the signature invisible. certify: DocMDP permission of a certification, 1 to 3, or 0 for an approval signature.
@@ -371,6 +372,7 @@ def sign(
         signing_cert=x509.Certificate.load(signer.der),
         signing_key=keys.PrivateKeyInfo.load(_private(signer)),
         cert_registry=registry,
+        prefer_pss=pss,
     )
     stamper = _stamper(pki, signed_at) if timestamp else None
     writer = IncrementalPdfFileWriter(io.BytesIO(data), strict=False)
