@@ -8,9 +8,11 @@ import contextlib
 import gc
 import random
 import resource
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -964,3 +966,40 @@ def test_a_flood_of_doubled_recipients_has_an_end(door: Callable[..., Door]) -> 
         c.send(f"RCPT TO:<b@{OURS}>\r\n" * 1020)
         answers = [c.reply()[:3] for _ in range(1009)]
         assert answers == ["250"] * 1005 + ["452"] * 3 + ["421"] and c.gone()
+
+
+ELSEWHERE = {"client": "203.0.113.9"}
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(shutil.which("swaks") is None, reason="not installed: swaks")
+@pytest.mark.parametrize(
+    ("kind", "options", "words", "expected"),
+    [
+        ("relay", {"tls": True}, ["--tls"], {"protocol": "ESMTPS"}),
+        ("relay", {"tls": True}, ["--pipeline", "--tls"], {"protocol": "ESMTPS"}),
+        ("relay", {}, ["--protocol", "SMTP"], {"protocol": "SMTP"}),
+        ("submission", {}, ["--tls", "--auth", "PLAIN"], {"login": "van.thu", "protocol": "ESMTPSA"}),
+        ("submission", {}, ["--tls", "--auth", "LOGIN"], {"login": "van.thu"}),
+        ("submissions", {}, ["--tls-on-connect", "--auth", "PLAIN"], {"login": "van.thu"}),
+        ("relay", {"xforward_from": ("127.0.0.1",)}, ["--xclient", "ADDR=203.0.113.9 NAME=x.example"], ELSEWHERE),
+        ("relay", {"proxy_from": ("127.0.0.1",)}, ["--proxy-version", "1", "--proxy-family", "TCP4"], ELSEWHERE),
+        ("relay", {"proxy_from": ("127.0.0.1",)}, ["--proxy-version", "2", "--proxy-family", "AF_INET"], ELSEWHERE),
+    ],
+)  # fmt: skip
+def test_swaks(
+    door: Callable[..., Door], kind: str, options: dict[str, Any], words: list[str], expected: dict[str, str]
+) -> None:
+    d = door(kind, **options)
+    if "--proxy-version" in words:
+        words = [*words, "--proxy-source", "203.0.113.9", "--proxy-dest", "127.0.0.1"]
+        words += ["--proxy-source-port", "4711", "--proxy-dest-port", "25"]
+        words += ["--proxy-protocol", "STREAM", "--proxy-command", "PROXY"] if "2" in words else []
+    if "--auth" in words:
+        words = [*words, "--auth-user", "van.thu", "--auth-password", PASSWORD]
+    common = ["swaks", "--server", "127.0.0.1", "--port", str(d.port), "--from", "a@example.vn", "--to", f"b@{OURS}"]
+    done = subprocess.run([*common, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    origin = d.keeper.messages[0][0].origin
+    assert {key: getattr(origin, key) for key in expected} == expected
+    assert d.keeper.messages[0][1].endswith(b"\r\n")
