@@ -34,7 +34,7 @@ from sqlalchemy import Connection
 
 from gateway import database as db
 from gateway import returns
-from gateway.archive import Archive, Notice, append_leaf, clean, from_ms, stamp
+from gateway.archive import Notice, append_leaf, append_notice, clean, from_ms, stamp
 from gateway.config import Gateway, NextHop
 from gateway.database import Database
 from gateway.delivery import Connection as HopConnection
@@ -208,7 +208,6 @@ class Queue:
         self._mail_log = mail_log
         self._timeouts = timeouts or Timeouts()
         self._chance = chance
-        self._archive = Archive(database, store, settings)
         self._lanes = {hop.name: _Lane(hop) for hop in settings.next_hops}
         self._wake = asyncio.Event()
         self._results = _Results()
@@ -292,7 +291,6 @@ class Queue:
             await self._turn(claim=False)
         except Failure as failure:  # the intents stay open: the next start finds them
             self._error("results not written", reason=failure.private)
-        await self._archive.close()
 
     async def _recover(self) -> None:
         """What a process that ended left claimed. An intent without a result: it ended before the answer to DATA."""
@@ -466,7 +464,7 @@ class Queue:
         for leaf in results.leaves:
             append_leaf(connection, now / 1000, leaf)
         for notice, digest in zip(results.notices, digests, strict=True):
-            self._archive._append_notice(connection, notice, digest, now / 1000)
+            append_notice(connection, notice, digest, now / 1000)
 
     def _load_small(self, jobs: Sequence[_Job]) -> None:
         """Blocks."""
@@ -808,7 +806,7 @@ class Queue:
                 [{"id": row.id, "number": number + 1} for row, _ in late],
             )
             for notice, digest in notices:
-                self._archive._append_notice(connection, notice, digest, now / 1000)
+                append_notice(connection, notice, digest, now / 1000)
 
         late = await self._database.read(ask)
         if not late:
@@ -919,10 +917,20 @@ class Queue:
     async def give_back(self, case: str, who: str, reason: str) -> int:
         """Return a held message: nobody receives it, and its sender is told why, when the sender is not forged."""
         now = self._now()
-        row = await self._archive.row(case)
-        if row is None or not any(one["state"] == "held" for one in row["recipients"]):
+
+        def ask(connection: Connection) -> tuple[Any, list[str]]:
+            row = connection.execute(db.message.select().where(db.message.c.id == case)).mappings().first()
+            held = _execute(
+                connection,
+                "SELECT address FROM recipient WHERE message = :case AND state = 'held' ORDER BY id",
+                [{"case": case}],
+            )
+            return row, [str(one[0]) for one in held]
+
+        row, held = await self._database.read(ask)
+        if not held:
             return 0
-        notice = self._return_notice(row, reason)
+        notice = self._return_notice(row, held, reason)
         digest = hashlib.sha256(notice.data).hexdigest() if notice else ""
         if notice is not None:
             await asyncio.to_thread(self._store.put, (notice.data,), digest)
@@ -937,7 +945,7 @@ class Queue:
             if count:
                 _decide_row(connection, case, now, who, "return", reason)
                 if notice is not None:
-                    self._archive._append_notice(connection, notice, digest, now / 1000)
+                    append_notice(connection, notice, digest, now / 1000)
             return count
 
         count = await self._database.write(write)
@@ -946,7 +954,7 @@ class Queue:
         self._poke()
         return count
 
-    def _return_notice(self, row: dict[str, Any], reason: str) -> Notice | None:
+    def _return_notice(self, row: Any, recipients: Sequence[str], reason: str) -> Notice | None:
         record = json.loads(row["record"])
         facts = Inspection.model_validate(record.get("inspection", {}))
         sender = row["sender"]
@@ -957,7 +965,7 @@ class Queue:
             read_verdict(record.get("verdict", {})),
             facts.message,
             sender=sender,
-            recipients=[one["address"] for one in row["recipients"] if one["state"] == "held"],
+            recipients=recipients,
             case=row["id"],
             received_at=from_ms(row["received_at"]),
             sha256=row["sha256"],

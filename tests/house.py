@@ -41,6 +41,7 @@ class House:
         self.folder = folder
         self.hops = hops
         self.timeouts: Timeouts | None = more.pop("timeouts", QUICK)
+        self.url: str = more.pop("url", "")
         self.more = more
         self.log = Log()
         self.now = 1_790_000_000.0
@@ -60,7 +61,7 @@ class House:
             **self.more,
         }
         self.settings = Gateway.model_validate(values)
-        self.database = Database.open(sqlite_url(self.folder / "gateway.db"))
+        self.database = Database.open(self.url or sqlite_url(self.folder / "gateway.db"))
         self.store = Store(self.folder / "blobs")
         self.archive = Archive(self.database, self.store, self.settings)
         self.queue = Queue(
@@ -104,7 +105,7 @@ class House:
         case = dataclasses.replace(case, owed=owed, answerable=answerable)
         receipt = await self.archive.commit(case)
         await self.sql(
-            "update recipient set next_attempt_at = min(next_attempt_at, ?) where message = ?",
+            "update recipient set next_attempt_at = ? where message = ? and next_attempt_at is not null",
             (int(self.now * 1000), receipt.case),
         )
         self.queue.wake()
@@ -112,7 +113,8 @@ class House:
 
     async def sql(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         def ask(connection: Any) -> list[tuple[Any, ...]]:
-            result = connection.exec_driver_sql(statement, values)
+            native = statement if connection.dialect.name == "sqlite" else statement.replace("?", "%s")
+            result = connection.exec_driver_sql(native, values)
             return [tuple(row) for row in result.all()] if result.returns_rows else []
 
         write = statement.startswith("update") or statement.startswith("insert")

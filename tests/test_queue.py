@@ -22,6 +22,9 @@ from gateway.queue import Queue
 from tests import cases
 from tests.hop import Hop, run, undotted
 from tests.house import QUICK, House, house
+from tests.test_postgresql import server
+
+__all__ = ["server"]
 
 SENDER = "van.thu@so-tttt.tinh.gov.vn"
 
@@ -445,6 +448,26 @@ def test_a_hop_that_is_down_for_long_by_a_clock_that_jumps(count: int, hours: in
     """R7 in small; `./run measure retry_clock` is the whole."""
     result = retry_clock.jumping(retry_clock.scenario(tmp_path, count, hours * 3600.0, seed=1))
     assert result["wrong"] == [] and result["reports"] == count * (1 if hours == 6 else 3)
+
+
+@pytest.mark.peer
+def test_the_same_over_postgresql(server: tuple[str, Path], tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        await built.commit(number=1, to=("a@x.vn", "b@x.vn", "c@x.vn"))
+        held = await built.commit(number=2, state="held")
+        back = await built.commit(number=3, state="held")
+        built.start()
+        await built.states(["delivered", "failed", "queued", "held", "held"])
+        assert await built.queue.release(held, "van.thu", "đã xem") == 1
+        assert await built.queue.give_back(back, "van.thu", "sai nơi nhận") == 1
+        assert await built.queue.retry(None) >= 1
+        await built.states(["delivered", "failed", "queued", "delivered", "returned"])
+        await built.until("select attempts from recipient where address = 'c@x.vn'", [2])
+        assert len(await built.queue.queued()) == 1 and (await built.queue.show(held) or {})["attempts"]
+        await built.restart()
+        await built.until("select count(*) from message where kind <> 'mail'", [2])
+
+    play(tmp_path, main, "rcpt b@x.vn: 550 5.1.1 no\nrcpt c@x.vn: 450 4.2.1 later", url=server[0])
 
 
 # ------------------------------------------------------------------------------------------------------- commands
