@@ -8,8 +8,10 @@ page 1 only; every number elsewhere is a citation. Each field says where it was 
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from gateway import vietnamese
 from gateway.inspection.findings import Document, DocumentField, NamedRecipient, Signature
@@ -154,6 +156,8 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     if code and title and kind:
         kind = _agreed(kind, title)
         code = _mended(code, kind)
+    elif code and title and ocr:
+        code = _misread(code, KINDS[title])
     if title and not kind:
         kind = KINDS[title]
     if code and title is None and (not kind or (abstract and number_at >= 0 and _is_letter(header))):
@@ -178,7 +182,7 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     draft = draft or ((blank or (blank_date and date is None)) and code is None and not signatures and found >= 2)
     draft = draft or bool(_DRAFT_NAME.search(vietnamese.fold(name)) and "du" in vietnamese.fold(name) and not code)
     modes = [vietnamese.fold(m["mode"]) for m in _MODE.finditer(text)]
-    mode = ""
+    mode: Literal["", "electronic_only", "electronic_and_paper", "paper"] = ""
     if modes:
         paper, electronic = "giay" in modes[-1], "dien" in modes[-1]
         mode = "electronic_and_paper" if paper and electronic else "electronic_only" if electronic else "paper"
@@ -321,6 +325,14 @@ def _mended(code: str, kind: str) -> str:
     head, _, rest = code.rpartition("/")
     group, dash, org = rest.partition("-")
     return f"{head}/{kind}{dash}{org}" if dash and vietnamese.fold(group) == vietnamese.fold(kind) else code
+
+
+def _misread(code: str, printed: str) -> str:
+    """`31/TIr-STC` under the printed name TỜ TRÌNH: a group that is no kind, and nearly the printed one, is it."""
+    head, _, rest = code.rpartition("/")
+    group, dash, org = rest.partition("-")
+    near = difflib.SequenceMatcher(None, group, printed).ratio() >= 0.6
+    return f"{head}/{printed}{dash}{org}" if dash and near and group not in _SHORTS else code
 
 
 def _kind(header: list[str], number_at: int) -> tuple[int, str | None]:

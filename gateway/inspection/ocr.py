@@ -118,8 +118,14 @@ def _page(grey: Any, seconds: float, *, first: bool) -> str:
     left = end - time.monotonic()
     if not first or left < 0.5 or _NUMBER.search(text):
         return text
-    again = recognise(grey[: int(grey.shape[0] * HEAD)], left, block=True)
-    if not (better := _NUMBER.search(again)):
+    head = grey[: int(grey.shape[0] * HEAD)]
+    better = _NUMBER.search(recognise(head, left, block=True))
+    if not better and (left := end - time.monotonic()) > 0.5:
+        import cv2  # the pages came through it
+
+        larger = cv2.resize(cv2.medianBlur(head, 3), None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC)
+        better = _NUMBER.search(recognise(larger, left, block=True))
+    if not better:
         return text
     if worse := _NUMBER_LINE.search(text):
         return text[: worse.start()] + better[0] + text[worse.end() :]

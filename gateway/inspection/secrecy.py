@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway import vietnamese
 from gateway.inspection.findings import Finding
 from gateway.inspection.segments import Segment
 
-STRONG, WEAK = "strong", "weak"
+Grade = Literal["strong", "weak"]
+STRONG: Grade = "strong"
+WEAK: Grade = "weak"
 LEVELS = ("mat", "toi_mat", "tuyet_mat")
 
 _HEADER_LINES = 45  # how far the header zone reaches in text without pages; rules.md 3.7
@@ -104,7 +107,7 @@ _TRIGGER = re.compile(
 class _Hit:
     kind: str
     value: str
-    grade: str
+    grade: Grade
     segment: Segment
     line: bool = False  # a mark standing alone, which a figure of a form may show as well
     companion: bool = False
@@ -423,7 +426,7 @@ def _title(segment: Segment, text: str, caseless: bool) -> Iterator[_Hit]:
                     yield _Hit("circulation", value, STRONG, segment)
 
 
-def _title_hits(segment: Segment, lower: str, grade: str) -> Iterator[_Hit]:
+def _title_hits(segment: Segment, lower: str, grade: Grade) -> Iterator[_Hit]:
     levels = [_level(found[0]) for found in _FINDS_SECRET.finditer(lower)]
     if levels:
         yield _Hit("secrecy", max(levels, key=LEVELS.index), grade, segment)

@@ -431,7 +431,9 @@ class _Sheet(_Xml):
         self.parser.CharacterDataHandler = self._characters
         self.rows: list[str] = []
         self.margins: list[str] = []
-        self._strings, self._cells, self._piece = strings, [], []
+        self._strings = strings
+        self._cells: list[str] = []
+        self._piece: list[str] = []
         self._kind, self._take, self._size = "", "", 0
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -555,8 +557,8 @@ def _ooxml_active(package: _Package, text: Text) -> None:
                 ):
                     text.active("external_link", name)
         elif lower == "word/document.xml" and info.file_size < 8 << 20:
-            source = package.read(name)
-            if re.search(rb"\bDDE(?:AUTO)?\b", source) and b"instrText" in source:
+            body = package.read(name)
+            if re.search(rb"\bDDE(?:AUTO)?\b", body) and b"instrText" in body:
                 text.active("external_link", name)
 
 
@@ -685,13 +687,13 @@ _FONT_CHARSETS = {163: "cp1258", 0: "", 1: "", 238: "cp1250", 204: "cp1251", 161
 
 def _rtf(data: bytes, text: Text) -> None:
     """Own reader: control words, groups, `\\uN` with `\\ucN`, `\\'xx` in the charset of the font, destinations."""
-    codec, font_codecs, font = "cp1252", {}, 0
+    codec, font = "cp1252", 0
+    font_codecs: dict[int, str] = {}
     zone, skip, unicode_skip, pending = "body", False, 1, 0
     stack: list[tuple[str, bool, int, int, bool]] = []
     out: dict[str, list[str]] = {}
     raw = bytearray()
     starred = caps = False
-    hexadecimal: list[bytes] | None = None
 
     def flush() -> None:
         nonlocal raw
@@ -783,7 +785,6 @@ def _rtf(data: bytes, text: Text) -> None:
                 raw += plain
         starred = starred and brace is None and plain is None
     flush()
-    del hexadecimal
     text.fonts = legacy_fonts([name.strip(" ;\n") for name in re.split(r"[;\n]", "".join(out.pop("fonts", [])))])
     labels = {"body": "nội dung", "header": "đầu trang", "footer": "cuối trang", "comment": "nhận xét",
         "textbox": "hộp văn bản",
