@@ -1,0 +1,240 @@
+"""Round seals: found, told from what is red or round, undecidable where colour is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen import canvas
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "scans"))
+
+import generate
+
+from gateway.inspection import seal
+from gateway.inspection.annotate import annotate
+from gateway.inspection.findings import SealState
+from gateway.inspection.pages import PageError, Pages, open_pages
+
+# Seeds of their own: the ranges of bench/seal_train.py (from 1 000 000) and bench/seal_eval.py (80 000 000) are others.
+FIRST = 60_000_000
+
+
+def stamped(seed: int, *, hand: bool = False, dpi: int = 120, mode: str = "colour") -> generate.Scan:
+    """A page of text with one seal, free of other red things."""
+    random = np.random.default_rng(seed)
+    sheet, truth = generate.Sheet(random, dpi), generate.Truth()
+    generate._body(sheet)
+    generate._block(sheet, "evaluation", truth, True, hand)
+    return generate.scanned(sheet, truth, dpi, mode)
+
+
+def bare(seed: int, kind: str | None, dpi: int = 120) -> generate.Scan:
+    """A page of text without a seal, with one hard negative."""
+    random = np.random.default_rng(seed)
+    sheet, truth = generate.Sheet(random, dpi), generate.Truth()
+    generate._body(sheet)
+    if kind:
+        generate._negative(sheet, kind, "evaluation", truth)
+    return generate.scanned(sheet, truth, dpi, "colour")
+
+
+def look(scan: generate.Scan, **options: object) -> seal.SealFacts:
+    with open_pages(scan.pdf(), "pdf") as pages:
+        return seal.look(pages, **options)  # type: ignore[arg-type]
+
+
+def at(facts: seal.SealFacts, scan: generate.Scan) -> bool:
+    """Whether a seal was found at the labelled place."""
+    ((x, y, r),) = scan.truth.seals
+    middles = [((s.box[0] + s.box[2]) * 105, (s.box[1] + s.box[3]) * 148.5) for s in facts.seals]
+    return any(np.hypot(a - x, b - y) < 0.3 * r for a, b in middles)
+
+
+def test_seals_are_found_where_they_are() -> None:
+    found = 0
+    for i in range(6):
+        scan = stamped(FIRST + i, dpi=(100, 120, 150)[i % 3])
+        facts = look(scan)
+        assert facts.scan
+        found += facts.state is SealState.PRESENT and at(facts, scan)
+    assert found >= 5  # the whole measure is bench/seal_eval.py; some ink is hardly there
+
+
+@pytest.mark.parametrize("kind", [None, *generate.NEGATIVES])
+def test_what_is_red_or_round_is_not_a_seal(kind: str | None) -> None:
+    states = [look(bare(FIRST + 100 + i, kind, dpi=100)).state for i in range(2)]
+    assert states.count(SealState.PRESENT) == 0
+
+
+def test_a_grey_scan_is_undecidable_and_shows_the_place() -> None:
+    shown = 0
+    for i in range(3):
+        scan = stamped(FIRST + 200 + i, dpi=150, mode="grey")
+        facts = look(scan)
+        assert facts.state is SealState.UNDECIDABLE
+        shown += at(facts, scan)
+    assert shown >= 2
+
+
+def test_grey_saved_in_three_channels_is_still_grey() -> None:
+    scan = stamped(FIRST + 210, dpi=120, mode="grey")
+    scan.image = np.repeat(scan.image[:, :, None], 3, axis=2)
+    assert look(scan).state is SealState.UNDECIDABLE
+
+
+def test_a_bilevel_scan_is_never_present() -> None:
+    for i in range(2):
+        assert look(stamped(FIRST + 220 + i, dpi=150, mode="bilevel")).state is SealState.UNDECIDABLE
+    scan = stamped(FIRST + 223, dpi=150, mode="bilevel")
+    scan.image, scan.mode = np.repeat(scan.image[:, :, None], 3, axis=2), "colour"
+    assert look(scan).state is SealState.UNDECIDABLE
+
+
+def test_a_coarse_scan_is_undecidable() -> None:
+    scan = stamped(FIRST + 230, dpi=120)
+    scan.image = cv2.resize(scan.image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    scan.dpi = 60
+    assert look(scan).state is SealState.UNDECIDABLE
+
+
+def test_a_turned_page_changes_nothing() -> None:
+    scan = stamped(FIRST + 4, dpi=120)
+    for turns in range(4):
+        turned = generate.Scan(np.ascontiguousarray(np.rot90(scan.image, turns)), 120, "colour", scan.truth, 85)
+        assert look(turned).state is SealState.PRESENT
+
+
+def born_digital(picture: np.ndarray | None) -> bytes:
+    out = io.BytesIO()
+    sheet = canvas.Canvas(out, pagesize=(595, 842))
+    for row in range(30):
+        sheet.drawString(70, 760 - 14 * row, "Thong bao ket luan cuoc hop giao ban thang")
+    if picture is not None:
+        sheet.drawImage(ImageReader(Pillow.fromarray(picture)), 330, 150, 105, 105, mask=None)
+    sheet.showPage()
+    sheet.save()
+    return out.getvalue()
+
+
+def seal_picture() -> np.ndarray:
+    mask = generate.seal_mask(np.random.default_rng(5), 18, 8)
+    side = mask.shape[0]
+    share = mask[:, :, None].astype(np.float32) / 255
+    return (255 * (1 - share) + share * np.array([210, 25, 35])).astype(np.uint8).reshape(side, side, 3)
+
+
+def test_a_picture_of_a_seal_on_a_born_digital_page_is_pasted() -> None:
+    with open_pages(born_digital(seal_picture()), "pdf") as pages:
+        facts = seal.look(pages)
+    assert not facts.scan
+    assert [s.pasted for s in facts.seals] == [True]
+    assert [(f.kind, f.value, f.where) for f in facts.findings] == [("seal", "pasted", "trang 1")]
+    with open_pages(born_digital(None), "pdf") as pages:
+        facts = seal.look(pages)
+    assert (facts.state, facts.seals, facts.findings) == (SealState.ABSENT, (), ())
+
+
+def test_a_seal_inside_a_signature_box_is_a_picture() -> None:
+    scan = stamped(FIRST + 4)
+    ((x, y, r),) = scan.truth.seals
+    box = ((x - r) / 210, (y - r) / 297, (x + r) / 210, (y + r) / 297)
+    assert not any(s.pasted for s in look(scan).seals)
+    facts = look(scan, signature_boxes=((1, box),))
+    assert facts.seals and all(s.pasted for s in facts.seals)
+    assert len(facts.findings) == len(facts.seals)
+
+
+def test_handwriting_beside_the_seal_is_told_from_none() -> None:
+    seen = [look(stamped(FIRST + 300 + i, hand=True, dpi=120)).handwritten for i in range(4)]
+    none = [look(stamped(FIRST + 400 + i, hand=False, dpi=120)).handwritten for i in range(4)]
+    assert seen.count(True) >= 3
+    assert none.count(True) == 0
+
+
+class Recorder:
+    """Pages that are white, or cannot be shown, and say which were asked for."""
+
+    def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
+        self.count, self.broken, self.asked = count, broken, []
+
+    def image(self, n: int, dpi: float) -> np.ndarray:
+        if n in self.broken:
+            raise PageError("unreadable_scan", f"page {n}")
+        self.asked.append(n)
+        return np.full((300, 200, 3), 255, np.uint8)
+
+    def is_scan(self, n: int) -> bool:
+        return False
+
+    def kind(self, n: int) -> str:
+        return "colour"
+
+    def dpi(self, n: int) -> None:
+        return None
+
+    def pictures(self, n: int) -> tuple[()]:
+        return ()
+
+
+def recorder(count: int, broken: tuple[int, ...] = ()) -> Pages:
+    return Recorder(count, broken)  # type: ignore[return-value]
+
+
+def test_pages_are_looked_at_in_the_order_of_likelihood_and_within_a_budget() -> None:
+    pages = recorder(100)
+    seal.look(pages, signature_boxes=((7, (0.5, 0.5, 0.7, 0.7)), (200, (0, 0, 1, 1))))
+    asked = list(dict.fromkeys(pages.asked))  # type: ignore[attr-defined]
+    assert asked[:6] == [7, 100, 1, 2, 3, 99]
+    assert len(asked) == seal.MAX_PAGES
+    pages = recorder(100)
+    seal.look(pages, wanted=[5, 5, 9])
+    assert list(dict.fromkeys(pages.asked)) == [5, 9]  # type: ignore[attr-defined]
+
+
+def test_pages_that_cannot_be_shown() -> None:
+    with pytest.raises(PageError):
+        seal.look(recorder(2, broken=(1, 2)))
+    assert seal.look(recorder(2, broken=(2,))).state is SealState.UNDECIDABLE
+    assert seal.look(recorder(2), wanted=()).state is SealState.NOT_CHECKED
+
+
+def test_boxes_are_drawn(tmp_path: Path) -> None:
+    scan = stamped(FIRST + 4)
+    with open_pages(scan.pdf(), "pdf") as pages:
+        facts = seal.look(pages)
+        assert facts.seals
+        (png,) = annotate(pages, facts, tmp_path / "seen.png")
+        (pdf,) = annotate(pages, facts, tmp_path / "seen.pdf", signature_boxes=((1, (0.1, 0.1, 0.2, 0.2)),))
+        plain = pages.image(1, 100)
+    drawn = cv2.cvtColor(cv2.imread(str(png)), cv2.COLOR_BGR2RGB)
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any(axis=2).sum() > 200
+    with open_pages(pdf.read_bytes(), "pdf") as again:
+        assert again.count == 1
+        assert again.size_mm(1) == pytest.approx((210, 297), abs=1)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=64))
+def test_the_longest_gap(on: list[bool]) -> None:
+    longest = max((len(run) for run in "".join("x" if v else " " for v in on + on).split("x")), default=0)
+    assert seal._gap(np.array(on)) == pytest.approx(min(longest, len(on)) / len(on))
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    path = Path(seal.__file__).parent / "weights" / "seal.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert "bench/seal_train.py" in data["made"]
+    network = data["colour"]
+    assert seal._Network(network).w1.shape[1] == len(network["mean"])
+    with pytest.raises(ValueError, match="fit"):
+        seal._Network({**network, "mean": network["mean"][:-1]})
