@@ -70,7 +70,7 @@ def sizes(agencies: int, mailboxes: int) -> None:
         )
         (base / "directory" / "agencies.csv").write_text(f"id,name,level,parent,domains,certificate_issued_on\n{rows}")
         rows = "".join(
-            f"m{n}@c{n % agencies}.tinh.gov.vn,{'AGENCY' if n < agencies else 'PERSONAL'},Chuyên viên {n},a{n % agencies},2020-01-01,m{n}@gmail.com\n"
+            f"m{n}@c{n % agencies}.tinh.gov.vn,{'AGENCY' if n < agencies else 'PERSONAL'},Chuyên viên {n},a{n % agencies},2020-01-01,m{n}@gmail.com\n"  # noqa: E501
             for n in range(mailboxes)
         )
         (base / "directory" / "mailboxes.csv").write_text(f"address,kind,holder,agency,issued_on,private\n{rows}")
@@ -95,7 +95,7 @@ def random_facts(rules: policy.Policy, agencies: directory.Directory, many: list
     """Random mixtures of the golden facts: files, findings, runs, senders and recipients of any with those of any."""
     chooser = random.Random(20261122)
     values = [("secrecy", "mat"), ("secrecy", "declassified"), ("active", "macro"), ("uninspectable", "encrypted"),
-              ("charset", "vni"), ("urgency", "hoa_toc"), ("ambiguous", "x"), ("filename", "conflict"), ("new", "new")]  # fmt: skip
+              ("charset", "vni"), ("urgency", "hoa_toc"), ("ambiguous", "x"), ("filename", "conflict"), ("new", "new")]  # fmt: skip  # noqa: E501
     names = [f.path for one in many for f in one.inspection.files] + ["subject", "body", ""]
     failures = 0
     start = time.process_time()

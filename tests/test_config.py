@@ -151,3 +151,10 @@ def test_digest_names_the_effective_policy(folder: Path, tmp_path: Path) -> None
     assert policy.load(folder, again).digest == changed.digest  # comments and empty lists change nothing
     restored = policy.restore(first.canonical())
     assert restored.digest == first.digest and restored.profiles == first.profiles
+
+
+def test_every_rule_has_its_place_in_the_documents() -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    for name, rule in policy.CATALOGUE.items():
+        assert f'<a id="{name.lower()}"></a>' in page and f"### {name}\n" in page, name
+        assert rule.title_vi in page

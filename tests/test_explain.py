@@ -1,0 +1,145 @@
+"""`congvan check`, `explain` and `replay` as a person runs them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway import directory, policy, replay, trials
+from gateway.commands import policy as commands
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data" / "policy"
+run = CliRunner()
+
+KEYS = {
+    "file", "verdict", "message_class", "profile", "delivery_mode", "findings", "recipients", "document", "policy_digest",  # noqa: E501
+}  # fmt: skip
+MAIL = (
+    "From: {name} <{sender}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: Fri, 20 Nov 2026 09:00:00 +0700\r\n"
+    "Message-ID: <1@x>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Transfer-Encoding: 8bit\r\n\r\n{body}\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("explain") / "config"
+    shutil.copytree(ROOT / "config", base)
+    shutil.rmtree(base / "directory")
+    shutil.copytree(DATA / "directory", base / "directory")
+    return base
+
+
+def _mail(path: Path, **values: str) -> Path:
+    given = {"name": "Van thu", "sender": "vanthu@sxd.hochiminhcity.gov.vn", "to": "vanthu@hochiminhcity.gov.vn",
+             "subject": "Trao doi", "body": "Trao đổi công việc."} | values  # fmt: skip
+    path.write_bytes(MAIL.format(**given).encode())
+    return path
+
+
+def _explain(folder: Path, *arguments: object) -> tuple[int, list[dict[str, object]]]:
+    result = run.invoke(commands.app, ["explain", *map(str, arguments), "--config", str(folder), "--json"])
+    return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_work_mail_is_delivered(folder: Path, tmp_path: Path) -> None:
+    code, rows = _explain(folder, _mail(tmp_path / "a.eml"), "--authenticated", "vanthu@sxd.hochiminhcity.gov.vn")
+    assert code == 0 and set(rows[0]) >= KEYS
+    assert (rows[0]["verdict"], rows[0]["message_class"], rows[0]["findings"]) == ("deliver", "WORK_MAIL", [])
+    assert rows[0]["recipients"] == [{"address": "vanthu@hochiminhcity.gov.vn", "verdict": "deliver"}]
+    assert {one["rule"] for one in rows[0]["rules"]} == set(policy.CATALOGUE)  # type: ignore[attr-defined]
+
+
+def test_a_refused_recipient_is_exit_code_1(folder: Path, tmp_path: Path) -> None:
+    code, rows = _explain(folder, _mail(tmp_path / "a.eml"), "--rcpt", "chuyenvien.sxd@gmail.com", "--direction", "out")
+    assert code == 1 and rows[0]["verdict"] == "return"
+    finding = rows[0]["findings"][0]  # type: ignore[index]
+    assert finding["rule"] == "MB-01" and finding["mode"] == "enforce" and finding["vi"] and finding["en"]
+    assert "34/2008/CT-TTg" in finding["legal_basis"]
+
+
+def test_a_secret_shows_nothing(folder: Path, tmp_path: Path) -> None:
+    path = _mail(tmp_path / "a.eml", subject="=?utf-8?b?W1Thu5BJIE3huqxUXSBLaG8gYuG6oWM=?=")  # [TỐI MẬT] Kho bạc
+    code, rows = _explain(folder, path)
+    assert code == 1 and rows[0]["verdict"] == "block-secret" and rows[0]["document"] is None
+    assert "bạc" not in json.dumps(rows, ensure_ascii=False)
+
+
+def test_dates_decide(folder: Path, tmp_path: Path) -> None:
+    path = _mail(tmp_path / "a.eml", sender="phong1@hocvien.edu.vn", to="vanthu@moha.gov.vn")
+    for at, verdict in (("2012-09-10T23:59:59+07:00", "deliver-warn"), ("2012-09-11T00:00:00+07:00", "return")):
+        _, rows = _explain(folder, path, "--at", at, "--direction", "out")
+        assert rows[0]["verdict"] == verdict and rows[0]["profile"] == "bnv_2012"
+
+
+def test_for_a_person(folder: Path, tmp_path: Path) -> None:
+    path = _mail(tmp_path / "a.eml")
+    result = run.invoke(
+        commands.app,
+        ["explain", str(path), "--rcpt", "chuyenvien.sxd@gmail.com", "--direction", "out", "--config", str(folder)],
+    )
+    assert result.exit_code == 1
+    assert "trả lại (return)" in result.stdout and "Căn cứ:" in result.stdout and "không áp dụng" in result.stdout
+
+
+def test_wrong_use_is_exit_code_2(folder: Path, tmp_path: Path) -> None:
+    path = _mail(tmp_path / "a.eml")
+    assert _explain(folder, path, "--direction", "up")[0] == 2
+    assert _explain(folder, path, "--at", "hôm nay")[0] == 2
+    assert _explain(folder, tmp_path / "none.eml")[0] == 2
+
+
+def test_check_runs_the_trials(folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "c"
+    shutil.copytree(folder, base)
+    (base / "trials").mkdir()
+    shutil.copy(DATA / "golden" / "bnv_2012.yaml", base / "trials")
+    assert run.invoke(commands.app, ["check", "--config", str(base)]).exit_code == 0
+    text = (base / "trials" / "bnv_2012.yaml").read_text("utf-8").replace("verdict: return", "verdict: deliver", 1)
+    (base / "trials" / "bnv_2012.yaml").write_text(text, "utf-8")
+    result = run.invoke(commands.app, ["check", "--config", str(base)])
+    assert result.exit_code == 1 and "expected deliver, got return" in result.output
+    (base / "policy.yaml").write_text("profile: nationl_2026\n", "utf-8")
+    result = run.invoke(commands.app, ["check", "--config", str(base)])
+    assert result.exit_code == 2 and "policy.yaml:1:1: profile: unknown profile" in result.output
+
+
+def test_replay_tells_what_changes(folder: Path, tmp_path: Path) -> None:
+    agencies = directory.load(folder / "directory")
+    old = policy.load(folder)
+    rows = []
+    for number, (trial, _) in enumerate(trials.load(DATA / "golden" / "ha_tinh_2014.yaml")):
+        facts = trials.situation(trial, agencies)
+        verdict = policy.judge(old, agencies, facts)
+        record = {
+            "envelope": {
+                "sender": str(facts.envelope.sender),
+                "recipients": [str(r.address) for r in facts.envelope.recipients],
+            },
+            "origin": {name: getattr(facts.origin, name) for name in facts.origin.__slots__},
+            "inspection": facts.inspection.model_dump(mode="json", exclude_defaults=True),
+            "verdict": {"findings": [{"rule": one.rule, "mode": one.mode} for one in verdict.findings]},
+        }
+        at = int(facts.at.timestamp() * 1000)
+        rows.append(
+            replay.Stored(
+                f"{number:04}", at, facts.direction, verdict.agency, verdict.disposition.text, json.dumps(record)
+            )
+        )
+    same = replay.run(iter(rows), old, agencies)
+    assert same.total == len(rows) and same.changes == [] and same.unreadable == []
+    new = tmp_path / "new.yaml"
+    new.write_text("profile: national_2026\nholidays: []\nrules:\n  FM-02: warn\n", "utf-8")
+    changed = replay.run(
+        iter([*rows, replay.Stored("bad", 0, "in", "", "deliver", "{}")]), policy.load(folder, new), agencies
+    )
+    assert {one.after for one in changed.changes} == {"deliver-warn"}
+    assert changed.rules_after["FM-02/warn", "ht-stc"] > changed.rules_before["FM-02/warn", "ht-stc"]
+    assert changed.unreadable == ["bad"] and 0 < changed.share < 1
+    assert changed.changes[0].at.utcoffset() == dt.timedelta(hours=7)
