@@ -996,6 +996,7 @@ def parse(raw: bytes | bytearray | memoryview) -> Message:
 
 
 _MIME_NAME = re.compile(r"content-(?:type|transfer-encoding|disposition)")
+_MIME_VALUE = re.compile(r"base64|quoted-printable|uuencode|boundary", re.IGNORECASE)
 _MBOX = re.compile(r">?From [^:\s]")
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _HEADER_LIKE = re.compile(rb"(?:\A|\n)[ \t]*content-(?:type|transfer-encoding|disposition)[ \t]*:", re.IGNORECASE)
@@ -1100,10 +1101,6 @@ class _Reader:
             if pieces:
                 fields.append((name, "".join(pieces)))
             name, pieces = key.lower(), [value]
-            if "content-" in name and (like := _MIME_NAME.search(name)) and like[0] != name:
-                before, after = name[: like.start()], name[like.end() :]
-                if (before and before[-1] != "-") or (after and after[0] != "-"):
-                    self.note("ambiguous", f"field name that holds {like[0]}", path=path)
             if odd and (name.startswith("content-") or name == "mime-version"):
                 mime_after_odd = True
         if pieces:
@@ -1117,6 +1114,8 @@ class _Reader:
     def singles(self, fields: list[tuple[str, str]], path: str) -> None:
         first: dict[str, str] = {}
         for name, value in fields:
+            if ("content-" in name or "=?" in name) and name not in _SINGLE:
+                self.almost(name, value, fields, path)
             if name not in _SINGLE:
                 continue
             if name in first:
@@ -1127,6 +1126,16 @@ class _Reader:
                     self.note("mime", f"{name} given twice, alike", path=path)
             else:
                 first[name] = value
+
+    def almost(self, name: str, value: str, fields: list[tuple[str, str]], path: str) -> None:
+        """A field whose name only holds that of a MIME field: ripmime takes `X-Content-Transfer-Encoding` for it."""
+        like = _MIME_NAME.search(name)
+        if not like and "=?" not in name:
+            return
+        plain = like is not None and re.fullmatch(r"(?:.*-)?" + like[0] + r"(?:-.*)?", name)
+        if plain and (not _MIME_VALUE.search(value) or any(key == like[0] and value == own for key, own in fields)):
+            return
+        self.note("ambiguous", f"field name almost {like[0]}" if like else "encoded word in a field name", path=path)
 
     def line_ends(self) -> None:
         """Bare CR, bare LF and NUL outside base64 bodies, whose own check counts them."""

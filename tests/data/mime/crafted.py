@@ -343,8 +343,10 @@ held("field name with a sign before it", mixed(CT + CD + "=" + CTE))
 held("field name with a sign behind it", mixed(CT + CD + CTE.replace("Encoding:", "Encoding>:")))
 clear(
     "field name of an archive",
-    mixed(head="X-Original-Content-Type: text/plain\nX-Content-Transfer-Encoding-Was: base64\n" + HEAD),
+    mixed(head="X-Original-Content-Type: text/plain\nX-Content-Transfer-Encoding-Was: 7bit\n" + HEAD),
 )
+held("field name with X- before it", mixed(CT + CD + "X-" + CTE))
+held("field name with an encoded word", mixed(CT + CD + CTE.replace("Content", "C=?utf-8?Q?ontent")))
 held("part header cut by a delimiter", mixed(CT + CTE + "--b1\n" + CD))
 clear(
     "digest",
