@@ -68,7 +68,7 @@ def _address(value: object) -> object:
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if not match or not _is_domain(match[1]):
         raise ValueError("an address looks like vanthu@sonoivu.tinh.gov.vn")
-    return value.lower()  # type: ignore[union-attr]
+    return str(value).lower()
 
 
 def _organ(value: object) -> object:
@@ -585,7 +585,10 @@ def _overlap(one: Agency, other: Agency) -> bool:
 
 
 def _index_mailboxes(result: Directory, rows: Iterable[_Placed], problems: list[Problem], broken: bool) -> None:
-    boxes, private, holders, by_agency = {}, {}, {}, {}
+    boxes: dict[str, Mailbox] = {}
+    private: dict[str, Mailbox] = {}
+    holders: dict[str, list[Mailbox]] = {}
+    by_agency: dict[str, list[Mailbox]] = {}
     for row, shown, line in rows:
         if row.address in boxes:
             problems.append(Problem(shown, line, 0, f"mailbox {row.address!r} is there twice"))

@@ -437,7 +437,7 @@ def restore(text: str) -> Policy:
 
 
 def _assemble(main: PolicyFile, profiles: dict[str, Profile], citations: dict[str, Citation]) -> Policy:
-    dump = {"mode": "json", "by_alias": True, "exclude_defaults": True}
+    dump: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_defaults": True}
     text = json.dumps(
         {
             "program": __version__,
@@ -688,10 +688,10 @@ def _judge(
                     _rule_on(ruling, rule, hit, mode, action)
         if not only:
             for own_rule in policy.own_rules:
-                answer = _own(policy, ruling, own_rule)
+                told = _own(policy, ruling, own_rule)
                 if tracing:
-                    status = "hit" if answer is True else "miss" if answer is False else "not_applicable"
-                    why = answer if isinstance(answer, str) else own_rule.when
+                    status = "hit" if told is True else "miss" if told is False else "not_applicable"
+                    why = told if isinstance(told, str) else own_rule.when
                     traces.append(Trace(own_rule.id, status, why, own_rule.mode, profile.id))
         _reminders(ruling)
         rulings.append(ruling)
@@ -944,7 +944,7 @@ def _own(policy: Policy, ruling: _Ruling, own: OwnRule) -> bool | str:
     )
     if own.mode == "off" or not switch.binds(ruling.profile.id, case.agency):
         return "does not bind this agency"
-    day, mode = case.day, own.mode
+    day, mode = case.day, str(own.mode)
     if (own.from_ and day < own.from_) or (own.to and day > own.to):
         if mode != "enforce":
             return "outside its dates"
