@@ -164,7 +164,7 @@ def rendered(source: str) -> str:
     """The text of an HTML source as a browser lays it out, small letters that a style shows as capitals among them."""
     from gateway import mime
 
-    if len(source) < 500_000 and "uppercase" in source:
+    if len(source) < 100_000 and "uppercase" in source:
         source = _UPPER_CASED.sub(
             lambda found: f"<{found[1]}>{re.sub('<[^<>]*>', '', found[2]).upper()}</{found[1]}>", source
         )
