@@ -41,7 +41,7 @@ from gateway.treelog import TreeLog
 if TYPE_CHECKING:
     from gateway.policy import Verdict
 
-#: A lock number of our own in PostgreSQL, so that leaves stay dense with several writers.
+#: A lock number of our own in PostgreSQL, so that leaves stay dense and a message is one with several gateways.
 _LEAF_LOCK = 0x7662_6474
 #: Seconds between a commit and its indexing, so that messages are indexed together.
 _INDEX_DELAY = 0.2
@@ -254,6 +254,7 @@ class Archive:
         self, connection: Connection, case: Case, row: dict[str, Any], record: dict[str, Any], files: _Files
     ) -> Receipt:
         """Runs in the writer's thread, inside the transaction."""
+        _take_turns(connection)
         received, now = case.received, time.time()
         known = _known(connection, row["sha256"], row["sender"], row["direction"])
         owed = [one for one in case.owed if known is None or one.address.lower() not in known.accepted]
@@ -776,13 +777,18 @@ def message_entry(
     }
 
 
+def _take_turns(connection: Connection) -> None:
+    """One appender at a time, to the end of the transaction: SQLite has one writer anyway, PostgreSQL a lock."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LEAF_LOCK})"))
+
+
 def append_leaf(connection: Connection, now: float, entry: dict[str, Any]) -> int:
     """Put `entry` (with `type` and perhaps `case`) at the end of the tree, inside the caller's transaction.
 
     Adds `v`, `seq` and `t`. Time never goes back in the tree, whatever the clock does. Returns the index.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LEAF_LOCK})"))
+    _take_turns(connection)
     last = connection.exec_driver_sql("SELECT idx, at FROM leaf ORDER BY idx DESC LIMIT 1").first()
     index = last[0] + 1 if last else 0
     at = max(int(now * 1000), last[1]) if last else int(now * 1000)

@@ -30,6 +30,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN}
 
 
+_names = itertools.count()  # of temporary files: with the process id, no two puts on this host share one
+
 #: Bytes in pieces, and their SHA-256.
 Item = tuple[Iterable[bytes], str]
 
@@ -53,7 +55,6 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.broken = ""
-        self._names = itertools.count()
         self._temporary = root / "tmp"
         self._shards = root / "sha256"
         if not (self._shards / "ff").is_dir():  # made last
@@ -155,7 +156,7 @@ class Store:
             if digest.hexdigest() != sha256:
                 raise Failure(LOCAL_ERROR.text, f"store: bytes offered as {sha256} have digest {digest.hexdigest()}")
 
-        temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(self._names)}"
+        temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(_names)}"
         temporary.unlink(missing_ok=True)
         return durable.create(temporary, hashed()), temporary
 

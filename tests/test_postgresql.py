@@ -1,0 +1,119 @@
+"""The same archive over PostgreSQL, two gateways at once: one unbroken tree, each message once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import exc, func, select
+
+from gateway import database as db
+from gateway import stats
+from gateway.archive import Archive, Notice, Tombstone
+from gateway.audit import audit
+from gateway.errors import Failure
+from gateway.store import Store
+from tests.cases import AT, SETTINGS, case, close
+
+pytestmark = pytest.mark.peer
+
+
+def program(name: str) -> str | None:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else shutil.which(name)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, Path]]:
+    """A server of our own on a Unix socket. Gives its URL and its folder."""
+    initdb, postgres = program("initdb"), program("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("PostgreSQL is not installed")
+    user: dict = {}
+    with tempfile.TemporaryDirectory() as name:  # short: a socket's path has 107 letters at most
+        if os.getuid() == 0:  # the server refuses to run as root
+            try:
+                account = pwd.getpwnam("postgres")
+            except KeyError:
+                pytest.skip("no account `postgres` to run the server under")
+            os.chown(name, account.pw_uid, account.pw_gid)
+            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        data = f"{name}/data"
+        command = [initdb, "-D", data, "-A", "trust", "-E", "UTF8", "-U", "gateway", "--no-sync"]
+        subprocess.run(command, check=True, capture_output=True, cwd=name, **user)
+        process = subprocess.Popen(
+            [postgres, "-D", data, "-k", name, "-c", "listen_addresses="],
+            cwd=name,
+            stderr=subprocess.PIPE,
+            text=True,
+            **user,
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "ready to accept connections" in line:
+                break
+        yield f"postgresql+psycopg://gateway@/postgres?host={name}", Path(name)
+        process.send_signal(signal.SIGINT)  # fast: SIGTERM would wait for connections left open by a failed test
+        process.stderr.close()
+        process.wait()
+
+
+def test_two_gateways_one_archive(server, tmp_path):
+    url, _ = server
+
+    async def work():
+        one, two = (Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS) for _ in range(2))
+        await one.start()
+        cases = []
+        for n in range(40):
+            notice = Notice("notice", b"%d" % n, (("a@tinh.gov.vn", "hop"),), "X", f"key {n}")
+            # the same message at both gateways at the same moment
+            cases += [(gateway, case(number=n, notices=(notice,), subject="\0 \udcff")) for gateway in (one, two)]
+        receipts = await asyncio.gather(*[gateway.commit(each) for gateway, each in cases])
+        assert sum(not receipt.duplicate for receipt in receipts) == 40
+        assert len({receipt.case for receipt in receipts}) == 40
+        await two.bury(Tombstone("STONE", AT, "a@b", ("c@d",), "::1", 5, "mat", "SC-01", "ab" * 32))
+        checkpoint = await one.checkpoint()
+        assert checkpoint.size == 81
+        report = await asyncio.to_thread(audit, two)
+        assert report.damage == [] and report.leaves == report.signed == 81
+        (row,) = await one.database.read(lambda c: stats.month_table(c, "2026-11"))
+        assert row.figures["sent"] == 40
+        with pytest.raises(exc.IntegrityError):
+            await one.database.write(lambda c: db.insert(c, db.notice_sent, [{"key": "key 1", "at": 1}]))
+        assert await two.database.write(
+            lambda c: db.insert(c, db.notice_sent, [{"key": f"key {n}", "at": 1} for n in (1, 99)], ignore=True)
+        ) in (1, -1)
+        await close(one)
+        await close(two)
+
+    asyncio.run(work())
+
+
+def test_a_server_that_is_gone_is_a_failure_and_back_again_is_fine(server, tmp_path):
+    url, _ = server
+
+    async def work():
+        archive = Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS)
+        await archive.commit(case(number=1))
+
+        def gone(connection):
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        with pytest.raises(Failure) as caught:
+            await archive.database.write(gone)
+        assert caught.value.retryable and archive.broken == ""
+        assert (await archive.commit(case(number=2))).leaf == 1
+        count = await archive.database.read(lambda c: c.execute(select(func.count()).select_from(db.message)).scalar())
+        assert count == 2
+        await close(archive)
+
+    asyncio.run(work())
