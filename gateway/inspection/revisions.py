@@ -649,12 +649,15 @@ _BLANK = frozenset(WHITE)
 def _references(data: bytes, apart: Sequence[tuple[int, int]] = ()) -> dict[int, list[int]]:
     """Object numbers that occur as `N G R`, each with its offsets. apart: ranges left out."""
     found: dict[int, list[int]] = {}
+    ranges = sorted(apart)
     at = data.find(b"R")
     while at >= 0:
         if data[at - 1] in _BLANK:
             match = _REFERENCE.search(data, max(0, at - 24), at)
-            if match is not None and not any(begin <= at < stop for begin, stop in apart):
-                found.setdefault(int(match[1]), []).append(at)
+            if match is not None:
+                place = bisect.bisect_right(ranges, (at, 1 << 60)) - 1
+                if place < 0 or at >= ranges[place][1]:
+                    found.setdefault(int(match[1]), []).append(at)
         at = data.find(b"R", at + 1)
     return found
 

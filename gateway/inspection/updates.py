@@ -223,9 +223,11 @@ class _Judge:
         self._resources(was.get("DR"), now.get("DR"), holders)
         self._fields(was.get("Fields"), now.get("Fields"), 0)
 
-    def _resources(self, before: Any, after: Any, holders: frozenset[int], depth: int = 0) -> None:
+    def _resources(self, before: Any, after: Any, holders: frozenset[int], depth: int = 0, kind: str = "") -> None:
         """The form's default resources may grow; what was there stays. Resources that a page shares may not even grow,
-        because its text may use a name that does not exist yet."""
+        because its text may use a name that does not exist yet. Tools that build Adobe's layered appearance put the
+        newest signature's form under /XObject /FRM: default appearances are text and draw no XObject, so a new object
+        may take that name when a signature that stands covers it."""
         if isinstance(before, Ref):
             if self.changed and not self.document.referrers(before.number, self.old) <= holders:
                 return  # a page has them too: whatever changed in them stays among the changed objects
@@ -240,8 +242,12 @@ class _Judge:
         for key, value in was.items():
             inner = self.old.get(value)
             if depth < 2 and isinstance(inner, Dict) and "Type" not in inner:
-                self._resources(value, now.get(key), holders, depth + 1)
-            elif now.get(key) != value:
+                self._resources(value, now.get(key), holders, depth + 1, key)
+            elif now.get(key) == value:
+                continue
+            elif kind == "XObject" and isinstance(now.get(key), Ref) and now[key].number in self.added:
+                self.change.add(Level.SIGNATURES, "")
+            else:
                 self.change.add(Level.CHANGED, f"/{key} of the form's resources was changed")
 
     def _fields(self, before: Any, after: Any, depth: int) -> None:
