@@ -1071,7 +1071,8 @@ class _Reader:
         self.budget -= size
         block = raw[start : start + size].decode("latin-1")
         fields: list[tuple[str, str]] = []
-        name, pieces = "", []
+        name = ""
+        pieces: list[str] = []
         mime_after_odd = odd = False
         for count, line in enumerate(block.split("\n")):
             if line[-1:] == "\r":
@@ -1132,8 +1133,11 @@ class _Reader:
         like = _MIME_NAME.search(name)
         if not like and "=?" not in name:
             return
-        plain = like is not None and re.fullmatch(r"(?:.*-)?" + like[0] + r"(?:-.*)?", name)
-        if plain and (not _MIME_VALUE.search(value) or any(key == like[0] and value == own for key, own in fields)):
+        if (
+            like
+            and re.fullmatch(r"(?:.*-)?" + like[0] + r"(?:-.*)?", name)
+            and (not _MIME_VALUE.search(value) or any(key == like[0] and value == own for key, own in fields))
+        ):
             return
         self.note("ambiguous", f"field name almost {like[0]}" if like else "encoded word in a field name", path=path)
 
@@ -1451,8 +1455,8 @@ class _Reader:
                 doubts.append(f"{name} and {name}* differ")
             if name in found.loose and plain:
                 words = _COMMENT.sub("", plain[0]).split() or [""]
-                other = {_ending(word) for word in (words[0], " ".join(words)) if "." in word}
-                if other - {_ending(plain[0])}:
+                endings = {_ending(word) for word in (words[0], " ".join(words)) if "." in word}
+                if endings - {_ending(plain[0])}:
                     doubts.append(f"{name} without quotes ends in two ways")
             choices += extended + plain
         choices = [choice for choice in choices if choice.strip("\0 ")]
