@@ -122,6 +122,7 @@ def syscalls(every: int) -> dict[str, object]:
                 wrong += [f"{names} {n} {fault}: {one}" for one in asyncio.run(look(folder, told))]
             if not injected:
                 break
+            print(f"{names} {fault} {n}: {len(wrong)} wrong so far", file=sys.stderr, flush=True)
             n += every
     return {"runs": runs, "faults_met": met, "answered_later": refused, "wrong": wrong}
 
