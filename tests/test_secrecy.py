@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +155,12 @@ def test_total(text: str) -> None:
 def test_total_on_near_marks(text: str) -> None:
     for zone in ("body", "subject", "filename"):
         assert all(f.evidence == "" for f in secrecy.marks([Segment("x", text, 1, zone)]))
+
+
+@pytest.mark.parametrize("text", ["mật " + "bản số . " * 17, "mật " + "bản số . " * 220, "MẬT" + "(a)" * 600 + "x"])
+def test_near_marks_cost_no_time(text: str) -> None:
+    """Patterns that could go back and forth over the same signs took for ever on these."""
+    started = time.process_time()
+    for zone in ("body", "subject", "filename"):
+        found(text, zone)
+    assert time.process_time() - started < 2

@@ -28,9 +28,9 @@ _SHORT = 160  # a mark line is short; a line longer than this is looked at cell 
 # Everything is matched on lower-cased, cleaned, composed text; capitals are judged on the text itself.
 _SECRET = r"(?:tuyệt\s*mật|tối\s*mật|mật)"
 _URGENT = r"(?:h(?:ỏa|oả)\s*tốc\s*hẹn\s*giờ|h(?:ỏa|oả)\s*tốc|thượng\s*khẩn|khẩn)"
-_EDGE = r"[^\w]*"
+_EDGE = r"[^\w]*+"  # possessive: what follows is a letter, and going back would cost exponential time
 _COPY = (
-    r"(?:\(?\s*[abc]\s*\)|(?:bản\s+số|số\s+bản|bản\s+thứ)\s*[:.]?\s*[\d.…_/]*|hẹn\s*giờ"
+    r"(?:\(?\s*[abc]\s*\)|(?:bản\s+số|số\s+bản|bản\s+thứ)\s*+[:.]?+\s*+[\d.…_/]*+|hẹn\s*giờ"
     r"|(?:lúc\s*)?\d{1,2}\s*(?:h|giờ)\s*\d{0,2})"
 )
 _MARK_LINE = re.compile(
@@ -382,7 +382,7 @@ def _title(segment: Segment, text: str, caseless: bool) -> Iterator[_Hit]:
         if not _TRIGGER.search(line):
             continue
         capitals = _capitals(line, caseless)
-        if _MARK_LINE.fullmatch(lower):
+        if len(lower) <= _SHORT and _MARK_LINE.fullmatch(lower):
             grade = STRONG if capitals else WEAK
             yield from _title_hits(segment, lower, grade)
         start = 0
