@@ -49,6 +49,10 @@ MAX_PAGES = 20
 CPU_SECONDS = 4.0
 CANDIDATES = 6  # centres per page; on the training pages the seal was never beyond the fourth
 
+#: A ring of which less than a third is there is none, nor is one whose ink is at the noise of the rendering: the network
+#: never saw pages with a few specks of colour only.
+FAINTEST, LEAST_COVER = float(np.log(10.5)), 0.33
+
 ANGLES = 256
 STEP = 0.0125  # of the radius
 COLUMNS = 104  # unwrapped to 1.3 radii
@@ -269,6 +273,8 @@ def _rings(flat: Image, ink: Image, x: float, y: float, grey: bool) -> list[Cand
             continue
         colours = _crop(flat, left, top, side)
         features = _features(colours, patch, px, py, curve, residual, grey)
+        if features[0] < FAINTEST or features[1] < LEAST_COVER:
+            continue
         found.append(Candidate(px + left, py + top, radius, features))
     return found
 
