@@ -44,7 +44,7 @@ class JumpingSelector(selectors.DefaultSelector):
             return found or (super().select(None) if timeout is None else [])
         if self.loop.threads:
             return super().select(1.0)
-        found = super().select(0.0005)  # what is on its way through the loopback
+        found = super().select(0.003)  # what is on its way through the loopback
         if not found:
             self.loop.skipped += timeout
         return found
