@@ -343,8 +343,7 @@ class Archive:
     async def bury(self, tombstone: Tombstone) -> None:
         """Keep that a secret was refused, and nothing of it. The digest is an HMAC under the installation's salt, so
         that the same message can be recognised here and by nobody else. Raises Failure."""
-        salt = await self._blocking(self._load_salt)
-        digest = hmac.new(salt, bytes.fromhex(tombstone.sha256), hashlib.sha256).hexdigest()
+        digest = await self.disguise(tombstone.sha256)
         # Keys are made of the digest of the bytes elsewhere; here that would let a guess at the bytes be proved.
         counts = [replace(one, key=one.key.replace(tombstone.sha256, digest)) for one in tombstone.counts]
         notices = [replace(one, key=one.key.replace(tombstone.sha256, digest)) for one in tombstone.notices]
@@ -386,11 +385,17 @@ class Archive:
 
         await self.database.write(append)
 
-    async def count(self, counts: Iterable[Count], at: dt.datetime) -> None:
-        """Events without a message, such as a recipient refused at the door. Raises Failure."""
+    async def disguise(self, sha256: str) -> str:
+        """The digest as a tombstone keeps it: an HMAC under the installation's salt."""
+        salt = await self._blocking(self._load_salt)
+        return hmac.new(salt, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
+
+    async def count(self, counts: Iterable[Count], at: dt.datetime, message: str = "") -> None:
+        """Events that come without a commit: a recipient refused at the door, an archived message seen again in
+        another mailbox. Raises Failure."""
         rows = tuple(counts)
         if rows:
-            await self.database.write(lambda connection: _count(connection, rows, at, ""))
+            await self.database.write(lambda connection: _count(connection, rows, at, message))
 
     def _load_salt(self) -> bytes:
         if not self._salt:
@@ -588,7 +593,8 @@ def _known(connection: Connection, sha256: str, sender: str, direction: str) -> 
     rows = connection.exec_driver_sql(question, (sha256, clean(sender), direction)).all()
     if not rows:
         return None
-    accepted = [row for row in rows if row.state not in (None, "refused")]
+    # What was only seen in a mailbox (a client's copy of sent mail may be there first) was never accepted for delivery.
+    accepted = [row for row in rows if row.state not in (None, "refused", "seen")]
     first = accepted[0] if accepted else rows[0]
     return Known(first.id, first.verdict, frozenset(row.address.lower() for row in accepted))
 

@@ -11,6 +11,7 @@ import datetime as dt
 import difflib
 import ipaddress
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -191,6 +192,69 @@ class Contacts(Settings):
     notice_from: str = ""  # header From of notices; envelope sender is always null
 
 
+class ImapAccount(Settings):
+    """One official mailbox that is read. The password is the first line of a file, or a credential of the service
+    manager (`LoadCredential=`, found below $CREDENTIALS_DIRECTORY); read anew at each login, so that it may change."""
+
+    address: str  # the official mailbox, as in the directory
+    login: str = ""  # default: the address
+    password_file: Path | None = None
+    credential: str = ""
+    sent: str = ""  # name of the folder of sent mail, where the server does not mark it (RFC 6154)
+    folders: tuple[str, ...] = ()  # more folders with received mail, named as people see them
+    since: dt.date | None = None  # mail the server received before this day is left alone
+
+    @model_validator(mode="after")
+    def _one_password(self) -> ImapAccount:
+        if (self.password_file is None) == (not self.credential):
+            raise ValueError(f"{self.address}: one of `password_file` and `credential` is needed")
+        return self
+
+
+class ImapServer(Settings):
+    """A mail server and the mailboxes on it. auth `xoauth2` takes the access token where the password would be."""
+
+    host: str
+    port: Port = 993
+    tls: Literal["implicit", "starttls", "none"] = "implicit"
+    verify: bool = True
+    ca: Path | None = None
+    auth: Literal["plain", "login", "xoauth2"] = "plain"
+    connections: int = Field(50, ge=1)  # with fewer than there are mailboxes, these take turns and cannot IDLE
+    idle: bool = True
+    timeout: Duration = 60
+    accounts: tuple[ImapAccount, ...]
+
+
+class Imap(Settings):
+    """Mailboxes that are read (imap_poll.py), and what is done with what breaks a rule.
+
+    action: for mail that would be returned, held or refused: `leave` it, `flag` it with `keyword`, or `move` it from
+    where it came in to `folder`. Mail in the folder of sent mail is never moved, only flagged. secret: mail with a
+    secrecy mark goes to `restricted` wherever it lies, or is flagged; it is never copied out of the mailbox.
+    """
+
+    servers: tuple[ImapServer, ...]
+    connections: int = Field(200, ge=1)  # over all servers
+    poll: Duration = Field(60.0, gt=0)  # how often all folders are looked at; IDLE tells of new mail at once
+    audit: Duration = 3600  # how often all UIDs of a folder are held against what was taken
+    action: Literal["leave", "flag", "move"] = "flag"
+    secret: Literal["flag", "move"] = "move"
+    keyword: str = Field("$VBDT-Finding", pattern=r"^[$A-Za-z][A-Za-z0-9_.$-]{0,49}$")
+    folder: str = "Thư cần xử lý"
+    restricted: str = "Thư hạn chế"
+    act_on_history: bool = False  # whether mail that was there before the first connection is flagged or moved too
+    memory: Size = 4 << 20  # bytes of messages that one mailbox asks for at a time
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Imap:
+        addresses = [account.address.lower() for server in self.servers for account in server.accounts]
+        for address in addresses:
+            if addresses.count(address) > 1:
+                raise ValueError(f"mailbox {address} is named twice")
+        return self
+
+
 class Gateway(Settings):
     """`gateway.yaml`."""
 
@@ -206,6 +270,7 @@ class Gateway(Settings):
     limits: Limits = Limits()
     budget: Budget = Budget()
     clamd: Clamd | None = None
+    imap: Imap | None = None
     sender_check: SenderCheck = SenderCheck()
     contacts: Contacts = Contacts()
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
@@ -269,12 +334,23 @@ def read(directory: Path) -> Gateway:
             "data": (base / settings.data).resolve(),
             "tls": tls.model_copy(update={"certificate": absolute(tls.certificate), "key": absolute(tls.key)}),
             "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
+            "imap": settings.imap and _imap_paths(settings.imap, absolute),
             "next_hops": tuple(
                 hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
                 for hop in settings.next_hops
             ),
         }
     )
+
+
+def _imap_paths(imap: Imap, absolute: Callable[[Path | None], Path | None]) -> Imap:
+    def account(one: ImapAccount) -> ImapAccount:
+        return one.model_copy(update={"password_file": absolute(one.password_file)})
+
+    def server(one: ImapServer) -> ImapServer:
+        return one.model_copy(update={"ca": absolute(one.ca), "accounts": tuple(map(account, one.accounts))})
+
+    return imap.model_copy(update={"servers": tuple(map(server, imap.servers))})
 
 
 def load_yaml(path: Path, shown: str | None = None) -> Any:

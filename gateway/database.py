@@ -101,7 +101,7 @@ recipient = Table(
     Column("agency", Text, nullable=False, default=""),
     Column("verdict", Text, nullable=False),
     # queued, held, delivered, failed (gave up, or refused by the next hop), returned (by us, notice owed), refused (in
-    # the session)
+    # the session), seen (read from a mailbox: nothing is owed)
     Column("state", Text, nullable=False),
     Column("destination", Text, nullable=False, default=""),  # next hop key
     Column("attempts", Integer, nullable=False, default=0),
@@ -239,6 +239,80 @@ fulltext = Table(
     metadata,
     Column("message", Text, ForeignKey("message.id"), primary_key=True),
     Column("texts", LargeBinary, nullable=False),
+)
+
+#: A folder of a mailbox under one UIDVALIDITY. When the server gives another, the row is closed and a new one begun.
+imap_folder = Table(
+    "imap_folder",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("account", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),  # inbox, sent, other
+    Column("uidvalidity", BigInteger, nullable=False),
+    Column("uidnext", BigInteger, nullable=False, default=1),  # UIDs below are in imap_message
+    Column("history", BigInteger, nullable=False, default=0),  # UIDs below were there before the first connection
+    Column("modseq", BigInteger, nullable=False, default=0),  # CONDSTORE; 0: the server has none
+    Column("present", Integer, nullable=False, default=-1),  # messages at the last look; -1: not yet
+    Column("unseen", Integer, nullable=False, default=0),
+    Column("oldest_unseen_at", BigInteger),
+    Column("first_at", BigInteger, nullable=False),
+    Column("success_at", BigInteger),  # the last look that ended well
+    Column("audited_at", BigInteger),
+    Column("closed_at", BigInteger),
+    Column("error", Text, nullable=False, default=""),  # of the last look, one line
+    Column("error_at", BigInteger),
+    Index("imap_folder_account", "account", "name"),
+)
+
+#: Each message that was ever on the server: what is missing here was overlooked, what is not `taken` is owed.
+imap_message = Table(
+    "imap_message",
+    metadata,
+    Column("folder", Integer, ForeignKey("imap_folder.id"), primary_key=True, autoincrement=False),
+    Column("uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    # missing (on the server, not taken yet), taken, secret (a tombstone), old (before `since`), lost (gone from the
+    # server before it was taken)
+    Column("state", Text, nullable=False),
+    Column("size", BigInteger, nullable=False, default=0),  # as the server says; only a hint
+    Column("internal_at", BigInteger),  # INTERNALDATE: when the server says it received the message
+    Column("digest", Text, nullable=False, default=""),  # SHA-256; of a secret an HMAC, as in its tombstone
+    Column("case_id", Text, nullable=False, default=""),  # archived message or tombstone; its rows are its sightings
+    Column("found_at", BigInteger, nullable=False),
+    Column("taken_at", BigInteger),
+    Column("gone_at", BigInteger),  # no longer in this folder
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_at", BigInteger, nullable=False, default=0),
+    Column("reason", Text, nullable=False, default=""),  # why the last try failed
+    Index("imap_message_state", "folder", "state"),
+    Index("imap_message_digest", "digest"),
+    Index("imap_message_case", "case_id"),
+)
+
+#: What is to be done on the server, written before and confirmed after.
+imap_action = Table(
+    "imap_action",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("account", Text, nullable=False),
+    Column("folder", Integer, ForeignKey("imap_folder.id"), nullable=False),  # where the message was found
+    Column("uid", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),  # flag, move, release (from `target` back to the folder)
+    Column("target", Text, nullable=False, default=""),  # folder name
+    Column("keyword", Text, nullable=False, default=""),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),  # bytes fetched
+    Column("internal_at", BigInteger),
+    Column("case_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False, default=0),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("reason", Text, nullable=False, default=""),
+    Column("done_at", BigInteger),
+    Column("result", Text, nullable=False, default=""),  # done, gone (neither here nor there any more)
+    Index("imap_action_open", "account", "done_at"),
+    Index("imap_action_case", "case_id"),
 )
 
 #: One row: the version of these tables.

@@ -152,6 +152,31 @@ class Received:
     body: Body
 
 
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A message read from a mailbox. role: `inbox`, `sent` or `other`; at: the server's INTERNALDATE, or now when it
+    has none that can be true; history: it was there before the mailbox was first connected."""
+
+    body: Body
+    account: str
+    role: str
+    at: dt.datetime
+    server: str
+    tls: str = ""
+    history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a polled message. case: the archived message, or the tombstone of a secret; digest: SHA-256, of
+    a secret an HMAC; offends: its verdict asks for an act on the mailbox."""
+
+    case: str
+    digest: str
+    secret: bool = False
+    offends: bool = False
+
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base 32: no I, L, O, U to misread over a telephone
 
 
