@@ -20,7 +20,7 @@ from gateway.database import Database
 from gateway.errors import ConfigError
 from gateway.inspection.run import Inspector
 from gateway.passwords import PasswordChecker
-from gateway.pipeline import Pipeline, Rules
+from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
 from gateway.store import Store
 
@@ -83,13 +83,14 @@ class Daemon:
             seconds=settings.budget.seconds,
             log=self._log,
         )
-        queue = self.queue = Queue(database, store, settings, clock=time.time, log=self._log)
+        queue = self.queue = Queue(database, store, settings, log=self._log, mail_log=mail_log)
         self.pipeline = Pipeline(
             settings,
             self.rules,
             inspector=inspector,
             archive=archive,
-            authenticate=None,
+            sender_check=SenderCheck(settings) if settings.sender_check.enabled else None,
+            clamd=settings.clamd,
             wake=queue.wake,
             log=self._log,
             mail_log=mail_log,

@@ -26,10 +26,11 @@ from gateway import log as logs
 from gateway import policy as judging
 from gateway import returns, stats
 from gateway.archive import Archive, Case, Notice, Owed, Tombstone
-from gateway.config import Gateway
+from gateway.config import Clamd, Gateway
 from gateway.directory import Directory
 from gateway.errors import LOCAL_ERROR, Failure, Reply
-from gateway.inspection.findings import Inspection, SenderFacts
+from gateway.inspection import malware
+from gateway.inspection.findings import CheckRun, Finding, Inspection, SenderFacts
 from gateway.message import VIETNAM, Address, Body, NullSender, Origin, Received, Recipient, Sender
 from gateway.policy import Disposition, Policy, Situation, Verdict
 
@@ -38,8 +39,29 @@ class Inspecting(Protocol):
     async def message(self, body: Body) -> Inspection: ...
 
 
-class Malware(Protocol):
-    async def scan(self, body: Body) -> Inspection: ...
+class SenderCheck:
+    """SPF, DKIM and DMARC of a message from outside, with our resolver. Blocking: call it in a thread."""
+
+    def __init__(self, settings: Gateway) -> None:
+        from gateway.inspection import sender
+
+        self._check = settings.sender_check
+        self._hostname = settings.hostname
+        self._authenticate = sender.authenticate
+        self._resolver = sender.Dns(self._check.resolvers, self._check.timeout)
+
+    def __call__(self, received: Received) -> SenderFacts:
+        origin = received.origin
+        return self._authenticate(
+            received.body.read(),
+            origin.client or origin.peer,
+            origin.helo,
+            str(received.envelope.sender),
+            self._resolver,
+            self._hostname,
+            arc_sealers=self._check.arc_sealers,
+            seconds=self._check.timeout,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +82,8 @@ class Pipeline:
         *,
         inspector: Inspecting,
         archive: Archive,
-        authenticate: Callable[[Received], Any] | None,
+        sender_check: SenderCheck | None = None,
+        clamd: Clamd | None = None,
         wake: Callable[[], None],
         log: Any,
         mail_log: logs.MailLog,
@@ -70,7 +93,8 @@ class Pipeline:
         self.rules = rules
         self._inspector = inspector
         self._archive = archive
-        self._authenticate = authenticate
+        self._sender_check = sender_check
+        self._clamd = clamd
         self._wake = wake
         self._log = log
         self._mail_log = mail_log
@@ -157,16 +181,26 @@ class Pipeline:
         return self._answer(case)
 
     async def _facts(self, received: Received) -> Inspection:
-        """What the message is, and who it is from. The two are asked at once; DNS does not wait for OCR."""
-        facts, sender = await asyncio.gather(self._inspector.message(received.body), self._sender(received))
-        return facts.model_copy(update={"sender": sender})
+        """What the message is, who it is from, and what the virus scanner says: asked at once, so that DNS does not
+        wait for OCR."""
+        facts, sender, (found, run) = await asyncio.gather(
+            self._inspector.message(received.body), self._sender(received), self._scan(received)
+        )
+        return facts.model_copy(update={"sender": sender, "findings": facts.findings + found, "runs": facts.runs + run})
 
     async def _sender(self, received: Received) -> SenderFacts:
         if received.origin.login:
             return SenderFacts(aligned=True)
-        if self._authenticate is None:
+        if self._sender_check is None or received.origin.trusted:
             return SenderFacts()
-        return await self._authenticate(received)
+        return await asyncio.to_thread(self._sender_check, received)
+
+    async def _scan(self, received: Received) -> tuple[tuple[Finding, ...], tuple[CheckRun, ...]]:
+        """clamd, where one is configured. The inspection workers have no sockets, so it is asked from here."""
+        if self._clamd is None:
+            return (), ()
+        found, run = await asyncio.to_thread(malware.scan, received.body.chunks(), self._clamd)
+        return found, (run,)
 
     async def _refuse_secret(self, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Reply:
         """A state secret is not spread: no byte of it is kept, only that it happened."""

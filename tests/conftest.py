@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import harness
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the users of Postfix and Dovecot can reach; pytest keeps its own for one user alone."""
+    with tempfile.TemporaryDirectory(prefix="congvan-peer-") as made:
+        path = Path(made)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture

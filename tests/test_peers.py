@@ -25,9 +25,9 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def postfix_before(tmp_path: Path, gateway: harness.Gateway) -> Iterator[peers.Postfix]:
+def postfix_before(open_folder: Path, gateway: harness.Gateway) -> Iterator[peers.Postfix]:
     """Postfix takes mail from the world and relays all of it to the gateway."""
-    made = peers.Postfix(tmp_path / "before", relay_port=gateway.ports["relay"]).start()
+    made = peers.Postfix(open_folder / "before", relay_port=gateway.ports["relay"]).start()
     yield made
     made.stop()
 
@@ -56,12 +56,12 @@ def test_postfix_in_front_as_relay(postfix_before: peers.Postfix, sink: harness.
 
 @NEEDS_POSTFIX
 def test_postfix_asks_the_gateway_before_its_queue(
-    tmp_path: Path, gateway: harness.Gateway, sink: harness.Sink
+    open_folder: Path, gateway: harness.Gateway, sink: harness.Sink
 ) -> None:
     """smtpd_proxy_filter: what the gateway refuses, Postfix refuses in its own session, with the gateway's words; what
     conforms comes back to Postfix on its second port (here: the sink), and the original client is told by XFORWARD."""
     made = peers.Postfix(
-        tmp_path / "proxy",
+        open_folder / "proxy",
         relay_port=sink.port,
         smtpd=f"smtpd_proxy_filter=127.0.0.1:{gateway.ports['filter']} smtpd_proxy_options=speed_adjust",
     ).start()
@@ -77,10 +77,12 @@ def test_postfix_asks_the_gateway_before_its_queue(
 
 
 @NEEDS_POSTFIX
-def test_postfix_asks_the_gateway_after_its_queue(tmp_path: Path, gateway: harness.Gateway, sink: harness.Sink) -> None:
+def test_postfix_asks_the_gateway_after_its_queue(
+    open_folder: Path, gateway: harness.Gateway, sink: harness.Sink
+) -> None:
     """content_filter: Postfix queues first, hands the message to the gateway, and gets it back."""
     made = peers.Postfix(
-        tmp_path / "after",
+        open_folder / "after",
         relay_port=sink.port,
         smtpd=f"content_filter=scan:[127.0.0.1]:{gateway.ports['filter']}",
         services="scan unix - - n - 4 smtp\n  -o smtp_send_xforward_command=yes\n  -o disable_dns_lookups=yes\n",
@@ -94,8 +96,10 @@ def test_postfix_asks_the_gateway_after_its_queue(tmp_path: Path, gateway: harne
 
 
 @NEEDS_POSTFIX
-def test_postfix_behind_as_next_hop(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServer) -> None:
-    behind = peers.Postfix(tmp_path / "behind", relay_port=sink.port).start()
+def test_postfix_behind_as_next_hop(
+    tmp_path: Path, open_folder: Path, sink: harness.Sink, passwords: harness.PasswordServer
+) -> None:
+    behind = peers.Postfix(open_folder / "behind", relay_port=sink.port).start()
     gateway = harness.Gateway(harness.write_config(tmp_path, hop_port=behind.port, auth_port=passwords.port)).start()
     try:
         for number in range(5):
@@ -107,9 +111,9 @@ def test_postfix_behind_as_next_hop(tmp_path: Path, sink: harness.Sink, password
 
 
 @pytest.fixture
-def with_dovecot(tmp_path: Path, sink: harness.Sink) -> Iterator[harness.Gateway]:
+def with_dovecot(tmp_path: Path, open_folder: Path, sink: harness.Sink) -> Iterator[harness.Gateway]:
     """A gateway whose staff have their passwords in a real Dovecot."""
-    server = peers.Dovecot(tmp_path / "dovecot", PASSWORD).start()
+    server = peers.Dovecot(open_folder / "dovecot", PASSWORD).start()
     made = harness.Gateway(harness.write_config(tmp_path, hop_port=sink.port, auth_port=server.port)).start()
     yield made
     assert made.stop() == 0
