@@ -8,17 +8,21 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
 from gateway import config, directory, policy, returns, smtp_in
 from gateway import log as logs
 from gateway.archive import Archive
 from gateway.database import Database
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, Problem
 from gateway.inspection.run import Inspector
+from gateway.message import VIETNAM
 from gateway.passwords import PasswordChecker
 from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
@@ -55,6 +59,7 @@ class Daemon:
         self.rules = read_rules(config_path)
         self._log = log or logs.get()
         self._stop = asyncio.Event()
+        self._trust = self._trust_state()
         self._listeners: list[Any] = []
         self.ports: dict[str, int] = {}
 
@@ -73,7 +78,7 @@ class Daemon:
         database = Database.open(settings.database_url)
         store = Store(settings.data / "blobs")
         archive = self.archive = Archive(database, store, settings)
-        inspector = Inspector(
+        inspector = self._inspector = Inspector(
             {
                 "budget": settings.budget.model_dump(mode="json"),
                 "trust": str((self._config / "trust").resolve()),
@@ -97,16 +102,24 @@ class Daemon:
             data=settings.data,
         )
         authenticator = PasswordChecker(settings.passwords) if settings.passwords else None
+        scheduler = self._jobs(archive, inspector)
         tasks: list[asyncio.Task[Any]] = []
         try:
             await archive.start()
             # Workers take a second to import what they need; mail that comes earlier waits for them, not for a port.
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
-            tasks.append(asyncio.create_task(self._checkpoints(archive), name="checkpoints"))
+            scheduler.start()
             gate = smtp_in.Gate(settings.limits)
             for listener in settings.listeners:
-                server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log, gate=gate)
+                try:
+                    server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log, gate=gate)
+                except OSError as error:
+                    where = f"listener {listener.kind} on {listener.address}:{listener.port}"
+                    reason = error.strerror or str(error)
+                    raise ConfigError(
+                        [Problem(str(self._config / "gateway.yaml"), 0, 0, f"{where}: {reason}")]
+                    ) from None
                 self._listeners.append(server)
                 self.ports[listener.kind if listener.kind not in self.ports else f"{listener.kind}:{server.port}"] = (
                     server.port
@@ -122,6 +135,8 @@ class Daemon:
             self.pipeline.stopping = True
             self._stop.set()
             await asyncio.gather(*(server.drain(DRAIN_SECONDS) for server in self._listeners), return_exceptions=True)
+            if scheduler.running:
+                scheduler.shutdown(wait=False)
             for task in tasks:
                 if task.get_name() != "queue":
                     task.cancel()
@@ -148,13 +163,45 @@ class Daemon:
                 task.result()
                 raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
 
-    async def _checkpoints(self, archive: Archive) -> None:
-        while True:
-            await asyncio.sleep(CHECKPOINT_SECONDS)
+    def _jobs(self, archive: Archive, inspector: Inspector) -> AsyncIOScheduler:
+        """What happens by the clock. In memory: each start sets them up anew, and none is missed that matters, because
+        each looks at what is there and not at what it did last time."""
+        scheduler = AsyncIOScheduler(
+            timezone=VIETNAM, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+        )
+
+        async def checkpoint() -> None:
             try:
                 await archive.checkpoint()
             except Exception:
                 self._log.exception("no checkpoint")
+
+        async def verify() -> None:
+            """A thousand messages a night from their bytes up, in a process of its own."""
+            words = ("-m", "gateway.cli", "archive", "verify", "--sample", "1000", "--config", str(self._config))
+            quiet = asyncio.subprocess.DEVNULL
+            process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=quiet, stderr=quiet)
+            code = await process.wait()
+            if code:
+                self._log.error("archive verify", exit_code=code, help="congvan archive verify")
+
+        scheduler.add_job(checkpoint, "interval", seconds=CHECKPOINT_SECONDS, id="checkpoint")
+        scheduler.add_job(self._renew_trust, "interval", minutes=10, id="trust")
+        scheduler.add_job(verify, "cron", hour=2, minute=30, id="verify")
+        return scheduler
+
+    async def _renew_trust(self) -> None:
+        """Revocation lists come by a mirror job of the site; workers read them when they start."""
+        seen = self._trust_state()
+        if seen != self._trust:
+            self._trust = seen
+            self._log.info("trust store changed, inspection workers start anew")
+            await self._inspector.renew()
+
+    def _trust_state(self) -> tuple[tuple[str, int, int], ...]:
+        """Names, sizes and times of the files of the trust store."""
+        files = sorted(path for path in (self._config / "trust").rglob("*") if path.is_file())
+        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
     def stop(self) -> None:
         """End in good order, as SIGTERM does."""
@@ -171,6 +218,7 @@ class Daemon:
         else:
             self.rules = self.pipeline.rules = rules
             self._log.info("policy reloaded", policy=rules.policy.digest)
+        self._renewal = asyncio.create_task(self._renew_trust())  # kept: a task without a reference may vanish
         for server in self._listeners:
             try:
                 server.reload_tls()

@@ -246,3 +246,30 @@ def test_a_hop_that_hangs_does_not_stop_the_door(gateway: harness.Gateway, sink:
 def test_loop_is_refused(gateway: harness.Gateway) -> None:
     looped = b"".join(b"Received: from a by b; Mon, 02 Nov 2026 08:00:00 +0700\r\n" for _ in range(51)) + letter()
     assert relay(gateway, looped).startswith("554 5.4.6")
+
+
+def test_a_busy_port_is_said_in_one_line(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServer) -> None:
+    config = harness.write_config(tmp_path, hop_port=sink.port, auth_port=passwords.port)
+    settings = config / "gateway.yaml"
+    settings.write_text(settings.read_text().replace("{kind: relay, port: 0}", f"{{kind: relay, port: {sink.port}}}"))
+    gateway = harness.Gateway(config)
+    with pytest.raises(AssertionError, match="did not start"):
+        gateway.start()
+    assert gateway.process is not None
+    assert gateway.process.returncode == 2
+    log = gateway.log.read_text()
+    assert f"gateway.yaml: listener relay on 127.0.0.1:{sink.port}: " in log
+    assert "Traceback" not in log
+
+
+def test_new_revocation_lists_are_read_without_a_restart(gateway: harness.Gateway) -> None:
+    """The trust store is read by the workers when they start; SIGHUP starts them anew."""
+    import signal
+
+    assert relay(gateway, letter(subject="một")).startswith("250")
+    (gateway.config / "trust" / "crl").mkdir(parents=True)
+    (gateway.config / "trust" / "crl" / "x.crl").write_bytes(b"-")
+    assert gateway.process is not None
+    gateway.process.send_signal(signal.SIGHUP)
+    assert relay(gateway, letter(subject="hai")).startswith("250")
+    assert "trust store changed" in gateway.log.read_text()

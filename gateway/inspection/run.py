@@ -152,6 +152,13 @@ class Inspector:
         await worker.start()
         self._free.put_nowait(worker)
 
+    async def renew(self) -> None:
+        """Start every worker anew, each when it is free: new roots and revocation lists are read. What was remembered
+        is forgotten, because it rests on the old ones."""
+        for _ in range(self._size):
+            await self._replace(await self._free.get())
+        self._remembered.clear()
+
     async def stop(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._all))
         self._all.clear()
@@ -199,12 +206,12 @@ class Inspector:
                 if healthy:
                     self._free.put_nowait(worker)
                 else:
+                    self.deaths += 1
+                    self._log.warning("inspection worker replaced", reason=reason)
                     await asyncio.shield(self._replace(worker))
         return _broken(Status.FAILED, reason)
 
     async def _replace(self, worker: _Worker) -> None:
-        self.deaths += 1
-        self._log.warning("inspection worker replaced")
         self._all.discard(worker)
         await worker.stop()
         await self._add()
