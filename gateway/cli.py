@@ -79,7 +79,7 @@ def main() -> None:
     """Entry point of the `congvan` command."""
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        build(wanted)()
+        build(wanted)(prog_name="congvan")
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

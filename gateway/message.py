@@ -53,7 +53,7 @@ Sender = Address | NullSender
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A forward-path with its DSN parameters (RFC 3461) as given: `notify` e.g. `SUCCESS,FAILURE`, `orcpt` undecoded."""
+    """A forward-path with its DSN parameters (RFC 3461) as given: `notify` like `SUCCESS,FAILURE`, `orcpt` undecoded."""
 
     address: Address
     notify: str = ""
@@ -62,7 +62,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """RFC 5321 envelope. `ret` and `envid` are the DSN parameters of MAIL; `smtputf8` and `body` (7BIT, 8BITMIME) too."""
+    """RFC 5321 envelope. `ret`, `envid` (DSN), `smtputf8` and `body` (7BIT, 8BITMIME) are the parameters of MAIL."""
 
     sender: Sender
     recipients: tuple[Recipient, ...]
