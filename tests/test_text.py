@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -273,6 +275,80 @@ def test_pdf_annotations_and_embedded_files() -> None:
     found = read(out.getvalue())
     assert "TUYỆT MẬT" in zones(found)["annotation"]
     assert found.embedded == [("kèm.txt", b"abc")] and "embedded_file" in values(found, "active")
+
+
+def _written(change: Callable[[Any], None], *, locked: bool = False) -> bytes:
+    from io import BytesIO
+
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter()
+    writer.append(PdfReader(BytesIO(corpus.pdf("Kính gửi"))))
+    change(writer)
+    if locked:
+        writer.encrypt(user_password="", owner_password="chu", algorithm="AES-256")
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def _attached(writer: Any) -> None:
+    from pypdf.generic import ArrayObject, DictionaryObject, NameObject, StreamObject, TextStringObject
+
+    stream = StreamObject()
+    stream.set_data("TỐI MẬT".encode())
+    files = DictionaryObject({NameObject("/F"): writer._add_object(stream)})
+    specification = DictionaryObject(
+        {NameObject("/UF"): TextStringObject("ghi chú.txt"), NameObject("/EF"): files}
+    )  # no /Type: readers do without
+    annotation = {NameObject("/Subtype"): NameObject("/FileAttachment"), NameObject("/FS"): specification}
+    writer.pages[0][NameObject("/Annots")] = ArrayObject([DictionaryObject(annotation)])
+
+
+def _started_by_a_page(writer: Any) -> None:
+    from pypdf.generic import DictionaryObject, NameObject, TextStringObject
+
+    action = {NameObject("/S"): NameObject("/URI"), NameObject("/URI"): TextStringObject("http://a.example")}
+    writer.pages[0][NameObject("/AA")] = DictionaryObject({NameObject("/O"): DictionaryObject(action)})
+
+
+def test_pdf_file_of_an_annotation() -> None:
+    found = read(_written(_attached))
+    assert found.embedded == [("ghi chú.txt", "TỐI MẬT".encode())]
+    assert [(f.value, f.where) for f in found.findings] == [("embedded_file", "ghi chú.txt")]
+
+
+def test_pdf_action_of_a_page() -> None:
+    assert ("openaction", "trang 1") in {(f.value, f.where) for f in read(_written(_started_by_a_page)).findings}
+
+
+def test_pdf_under_an_empty_password() -> None:
+    """Strings and files are encrypted; readers open it without asking, and so does this."""
+    found = read(_written(_attached, locked=True))
+    assert found.embedded == [("ghi chú.txt", "TỐI MẬT".encode())] and not found.encrypted
+
+
+def test_pdf_script_behind_a_false_stream() -> None:
+    data = _with(corpus.pdf("Kính gửi"), b"/OpenAction 900 0 R")
+    data = data.replace(b"xref\n", b"%stream\n900 0 obj\n<< /S /JavaScript /JS (x) >>\nendobj\nxref\n", 1)
+    assert "javascript" in values(read(data), "active")
+
+
+def test_pdf_properties_and_fields_without_a_page() -> None:
+    from pypdf.generic import ArrayObject, DictionaryObject, NameObject, TextStringObject
+
+    def change(writer: Any) -> None:
+        writer.add_metadata({"/DoMat": "TỐI MẬT", "/Title": "Báo cáo"})
+        writer.xmp_metadata = (
+            '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r xmlns:d="d" d:muc="MẬT"><d:a>Hỏa tốc</d:a></r></x:xmpmeta>'.encode()
+        )
+        field = {NameObject("/FT"): NameObject("/Tx"), NameObject("/V"): TextStringObject("TUYỆT MẬT")}
+        form = {NameObject("/Fields"): ArrayObject([DictionaryObject(field)])}
+        writer.root_object[NameObject("/AcroForm")] = DictionaryObject(form)
+
+    found = zones(read(_written(change)))
+    assert {"TỐI MẬT", "Báo cáo", "MẬT", "Hỏa tốc"} <= set(lines(found["property"]))
+    assert lines(found["form"]) == ["TUYỆT MẬT"]
 
 
 def test_pdf_without_text_layer_and_damaged() -> None:

@@ -7,13 +7,16 @@ on the way (macros, scripts, actions, embedded files) is reported as findings of
 
 from __future__ import annotations
 
+import contextlib
 import html as html_entities
 import io
 import itertools
+import logging
 import re
 import struct
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -1019,39 +1022,45 @@ def _ole_unknown(data: bytes, text: Text) -> None:
 
 # -- PDF -----------------------------------------------------------------------------------------------------------
 
-_PDF_NAMES = (
-    (re.compile(rb"/(?:JavaScript|JS)[\s/(<\[]"), "javascript"),
-    (re.compile(rb"/Launch[\s/>]"), "launch"),
-    (re.compile(rb"/RichMedia[\s/>]"), "richmedia"),
-    (re.compile(rb"/XFA[\s/\[(]"), "xfa"),
-    (re.compile(rb"/EmbeddedFiles?[\s/<>]"), "embedded_file"),
-    (
-        re.compile(rb"/OpenAction\s*<<[^>]{0,400}/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)"),
-        "openaction",
-    ),
-    (re.compile(rb"/(?:GoToE|ImportData|SubmitForm)[\s/>]"), "external_link"),
+#: Names of active content, and what they are called here. An action counts wherever it hangs.
+_ACTIONS = {
+    "/JavaScript": "javascript", "/JS": "javascript", "/Launch": "launch", "/RichMedia": "richmedia",
+    "/RichMediaContent": "richmedia", "/Movie": "richmedia", "/3D": "richmedia", "/Rendition": "richmedia",
+    "/XFA": "xfa", "/GoToE": "external_link", "/ImportData": "external_link", "/SubmitForm": "external_link",
+    "/EmbeddedFile": "embedded_file", "/EmbeddedFiles": "embedded_file",
+}  # fmt: skip
+_NAMES = re.compile(rb"/(?:" + b"|".join(name[1:].encode() for name in _ACTIONS) + rb")(?=[\s/(<>\[\]{}%]|$)")
+#: What makes a whole walk worth its time though no such name was seen: additional actions, encrypted strings and object
+#: streams, names with escaped letters (nobody who means well writes `/J#53`).
+_WALK = re.compile(rb"/(?:AA|Encrypt|FileAttachment|EF)(?=[\s/(<\[])|/[A-Za-z]{0,15}#[4-7][0-9A-Fa-f]")
+_STRUCTURE = re.compile(rb"/(?:Info|Metadata|AcroForm|OpenAction)(?=[\s/(<\[\d])")
+#: Actions that a document may not start by itself; going to one of its own pages is harmless.
+_STARTED = frozenset(
+    {"/JavaScript", "/Launch", "/SubmitForm", "/ImportData", "/GoToR", "/GoToE", "/URI", "/Rendition", "/Movie"}
 )
+#: Objects walked in one PDF, and bytes of embedded files taken from it.
+MAX_OBJECTS, MAX_EMBEDDED = 30_000, 64 << 20
 _STREAM = re.compile(rb"stream\r?\n")
 _OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm")
 
 
-def pdf_names(data: bytes) -> bytes:
-    """The dictionaries of a PDF as plain bytes: outside streams, and inside object streams, inflated within limits.
-
-    A name may be written with #xx escapes (ISO 32000-1, 7.3.5); they are undone here so that none hides.
+def pdf_names(data: bytes) -> tuple[bytes, bool]:
+    """The dictionaries of a PDF as plain bytes: outside streams, and inside object streams, inflated within limits; and
+    whether all object streams could be read. Names with #xx escapes (ISO 32000-1, 7.3.5) are undone, so none hides.
     """
-    pieces, position, inflated = [], 0, 0
+    pieces, position, inflated, whole = [], 0, 0, True
     while found := _STREAM.search(data, position):
         header = data[position : found.start()]
         pieces.append(header)
         end = data.find(b"endstream", found.end())
         if end < 0:
             end = len(data)
-        if _OBJECT_STREAM.search(header[-2000:]) and inflated < 32 << 20:
-            try:
-                content = zlib.decompressobj().decompress(data[found.end() : end], 4 << 20)
-            except zlib.error:
-                content = b""
+        if _OBJECT_STREAM.search(header[-2000:]):
+            content = b""
+            if inflated < 32 << 20:
+                with contextlib.suppress(zlib.error):
+                    content = zlib.decompressobj().decompress(data[found.end() : end], 4 << 20)
+            whole = whole and bool(content)
             inflated += len(content)
             pieces.append(content)
         position = end + len(b"endstream")
@@ -1059,7 +1068,7 @@ def pdf_names(data: bytes) -> bytes:
     source = b"\n".join(pieces)
     if b"#" in source:
         source = re.sub(rb"#([0-9a-fA-F]{2})", lambda found: bytes([int(found[1], 16)]), source)
-    return source
+    return source, whole
 
 
 def _pdf(data: bytes, text: Text) -> None:
@@ -1067,17 +1076,18 @@ def _pdf(data: bytes, text: Text) -> None:
     import pypdfium2.raw as raw
 
     start = data[:1024].find(b"%PDF-")
-    names = pdf_names(data)
-    for pattern, value in _PDF_NAMES:
-        if pattern.search(names):
-            text.active(value, "PDF")
-    action = None
-    if target := re.search(rb"/OpenAction\s+(\d+)\s+(\d+)\s+R", names):
-        action = re.search(rb"(?<!\d)" + target[1] + rb"\s+" + target[2] + rb"\s+obj(.{0,400})", names, re.DOTALL)
-    if action and re.search(
-        rb"/S\s*/(?:JavaScript|Launch|SubmitForm|ImportData|GoToR|GoToE|URI)", action[1].split(b"endobj")[0]
-    ):
-        text.active("openaction", "PDF")
+    names, whole = pdf_names(data)
+    seen = {_ACTIONS["/" + name.decode()[1:]] for name in set(_NAMES.findall(names)) | set(_NAMES.findall(data))}
+    walk = bool(seen) or not whole or bool(_WALK.search(names) or _WALK.search(data))
+    if walk or _STRUCTURE.search(names):
+        try:
+            _pdf_structure(data if start <= 0 else data[start:], text, walk=walk)
+        except Exception as error:  # pypdf on broken files raises anything; what the bytes said stands
+            text.reason = f"structure: {type(error).__name__}"
+            if walk and not whole:
+                text.cannot("unknown_container")
+    for value in sorted(seen):  # in an older revision or an object that nothing refers to: told all the same
+        text.active(value, "PDF")
     text.fonts = legacy_fonts(
         [f.decode("latin-1") for f in re.findall(rb"/(?:BaseFont|FontName)\s*/([^\s/<>\[\]()]{3,60})", names)]
     )
@@ -1106,11 +1116,6 @@ def _pdf_document(document: Any, raw: Any, text: Text) -> None:
         text.damaged = True
         text.cannot("unknown_container")
         return
-    for key in ("Title", "Subject", "Keywords", "Author"):
-        try:
-            text.add("thuộc tính tệp", document.get_metadata_value(key), zone="property")
-        except Exception:  # broken metadata is no reason to skip the pages
-            continue
     letters = characters = 0
     for number in range(min(count, MAX_PAGES)):
         try:
@@ -1133,22 +1138,115 @@ def _pdf_document(document: Any, raw: Any, text: Text) -> None:
     body = "\n".join(segment.text for segment in text.segments if segment.page is not None and segment.zone == "body")
     # Fewer than 20 letters a page (a stamp, a page number) is a scan without recognised text.
     text.layer = "none" if letters < 20 * min(count, 10) else "garbage" if is_garbage(body) else "full"
-    _pdf_attachments(document, text)
 
 
-def _pdf_attachments(document: Any, text: Text) -> None:
-    try:
-        number = document.count_attachments()
-    except Exception:
-        return
-    for n in range(min(number, 200)):
-        try:
-            attachment = document.get_attachment(n)
-            name, content = attachment.get_name(), bytes(attachment.get_data())
-        except Exception:  # an attachment without data
+def _pdf_structure(data: bytes, text: Text, *, walk: bool) -> None:
+    """What is no page content, through pypdf: document information, XMP, form fields, what opening the file starts; and
+    with `walk` every object that can be reached, for actions and embedded files with their places."""
+    from pypdf import PdfReader
+
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its remarks about odd files go to nobody
+    reader = PdfReader(io.BytesIO(data), strict=False)
+    if reader.is_encrypted and not reader.decrypt(""):
+        return  # PDFium says so too
+    for key, value in (reader.metadata or {}).items():
+        if isinstance(value, str) and not key.endswith("Date"):
+            text.add("thuộc tính tệp", value[:20_000].strip("\0"), zone="property")
+    root = reader.root_object
+    described = _resolved(root.get("/Metadata"))
+    if described is not None and hasattr(described, "get_data"):
+        flat = _Flat()
+        with contextlib.suppress(_Refused):
+            flat.feed(described.get_data()[: 1 << 20])
+        attributes = (value for _, one in flat.tags for value in one.values())
+        values = itertools.chain(flat.text().split("\n"), attributes)
+        for value in dict.fromkeys(value.strip() for value in values):
+            if not value.startswith(("http://", "adobe:ns")):
+                text.add("thuộc tính tệp (XMP)", value, zone="property")
+    form = _resolved(root.get("/AcroForm"))
+    if isinstance(form, dict):
+        _pdf_fields(form.get("/Fields"), text)
+    opened = _resolved(root.get("/OpenAction"))
+    if isinstance(opened, dict) and opened.get("/S") in _STARTED:
+        text.active("openaction", "PDF")
+    if walk:
+        _pdf_walk(reader, text)
+
+
+def _resolved(thing: Any) -> Any:
+    return thing.get_object() if hasattr(thing, "get_object") else thing
+
+
+def _pdf_fields(fields: Any, text: Text) -> None:
+    """Values of form fields, shown on a page or not. Signature fields hold no text and are large: not opened."""
+    stack, count = list(_resolved(fields) or [])[:2000], 0
+    while stack and count < 5000:
+        count += 1
+        field = _resolved(stack.pop())
+        if not isinstance(field, dict) or field.get("/FT") == "/Sig":
             continue
-        text.active("embedded_file", name)
-        text.embedded.append((vietnamese.nfc(name or f"attachment {n + 1}"), content))
+        for key in ("/V", "/DV", "/TU"):
+            value = _resolved(field.get(key))
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, str) and not one.startswith("/"):
+                    text.add("ô nhập", one[:20_000], None, "form")
+        stack += list(_resolved(field.get("/Kids")) or [])[:2000]
+
+
+def _pdf_walk(reader: Any, text: Text) -> None:
+    """Breadth first over all that the catalogue leads to; pages are numbered for the reader."""
+    from pypdf.generic import DictionaryObject, IndirectObject
+
+    pages = {}
+    for number, page in enumerate(itertools.islice(reader.pages, MAX_PAGES), 1):
+        if page.indirect_reference is not None:
+            pages[page.indirect_reference.idnum] = f"trang {number}"
+    waiting: deque[tuple[Any, str]] = deque([(reader.root_object, "PDF")])
+    known: set[tuple[int, int]] = set()
+    taken: set[int] = set()
+    while waiting:
+        thing, where = waiting.popleft()
+        if isinstance(thing, IndirectObject):
+            if (thing.idnum, thing.generation) in known:
+                continue
+            known.add((thing.idnum, thing.generation))
+            if len(known) > MAX_OBJECTS:
+                text.cannot("too_many")
+                return
+            where = pages.get(thing.idnum, where)
+            try:
+                thing = thing.get_object()
+            except Exception:  # one broken object hides no other
+                continue
+        if isinstance(thing, DictionaryObject):
+            for name in {thing.get("/S"), thing.get("/Subtype"), *thing} & _ACTIONS.keys():
+                if name != "/EmbeddedFile" and name != "/EmbeddedFiles":
+                    text.active(_ACTIONS[name], where)
+            actions = _resolved(thing.get("/AA"))
+            for action in actions.values() if isinstance(actions, dict) else ():
+                if isinstance(action := _resolved(action), dict) and action.get("/S") in _STARTED:
+                    text.active("openaction", where)
+            if "/EF" in thing:
+                _pdf_embedded(thing, where, text, taken)
+            waiting.extend((value, where) for key, value in thing.items() if key not in ("/Parent", "/P"))
+        elif isinstance(thing, list):
+            waiting.extend((value, where) for value in thing)
+
+
+def _pdf_embedded(specification: Any, where: str, text: Text, taken: set[int]) -> None:
+    """The file of a file specification (ISO 32000-1, 7.11.4), from the name tree or an annotation."""
+    name = next((str(v) for k in ("/UF", "/F") if isinstance(v := _resolved(specification.get(k)), str)), "")
+    files = _resolved(specification["/EF"])
+    for stream in {id(one): one for value in files.values() if (one := _resolved(value)) is not None}.values():
+        if id(stream) in taken or not hasattr(stream, "get_data"):
+            continue
+        taken.add(id(stream))
+        text.active("embedded_file", name or where)
+        content = stream.get_data()
+        if len(text.embedded) >= 200 or sum(len(data) for _, data in text.embedded) + len(content) > MAX_EMBEDDED:
+            text.cannot("too_large")
+            return
+        text.embedded.append((vietnamese.nfc(name or f"tep-kem-{len(text.embedded) + 1}"), content))
 
 
 def _pdf_page(document: Any, page: Any, raw: Any, number: int, count: int, text: Text) -> str:
