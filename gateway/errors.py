@@ -64,7 +64,7 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One mistake in a configuration file, with its place and its cure. `line` and `column` count from 1; 0 = unknown."""
+    """One mistake in a configuration file, with place and cure. `line` and `column` count from 1; 0 is unknown."""
 
     file: str
     line: int

@@ -53,7 +53,7 @@ Sender = Address | NullSender
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A forward-path with its DSN parameters (RFC 3461) as given: `notify` like `SUCCESS,FAILURE`, `orcpt` undecoded."""
+    """A forward-path with its DSN parameters (RFC 3461) as given: `notify` as `SUCCESS,FAILURE`, `orcpt` undecoded."""
 
     address: Address
     notify: str = ""

@@ -88,9 +88,8 @@ class Signature(Fact):
     signer: str = ""  # common name of the certificate's subject
     organisation: str = ""
     subject: str = ""  # whole distinguished name
-    subject_ids: tuple[
-        str, ...
-    ] = ()  # UID values (MST:…, MNS:…), e-mail addresses, organisation names and SHA-256 fingerprint, for matching to the directory
+    # UID values (MST:…, MNS:…), e-mail addresses, organisation names and SHA-256 fingerprint, to match the directory
+    subject_ids: tuple[str, ...] = ()
     issuer: str = ""
     trust: Literal["", "chuyen_dung", "quoc_gia"] = ""
     signed_at: str = ""
@@ -150,7 +149,9 @@ class Document(Fact):
     recipients: tuple[NamedRecipient, ...] = ()
     mode_line: Literal["", "electronic_only", "electronic_and_paper", "paper"] = ""
     draft: bool = False  # draft mark, or blank number or date
-    components: int = 0  # how many of the parts of form (thể thức) were found: quốc hiệu, agency, place-date, kind/abstract, signer's title, Nơi nhận
+    # how many parts of form (thể thức) were found: quốc hiệu, agency, place-date, kind or abstract, signer's title,
+    # Nơi nhận
+    components: int = 0
     annexes_named: tuple[str, ...] = ()
     cites: tuple[str, ...] = ()
     internal: bool = False  # LƯU HÀNH NỘI BỘ and the like
@@ -164,7 +165,9 @@ class FileFacts(Fact):
     path: str
     sha256: str
     size: int
-    type: str  # short sniffed type: pdf, docx, xlsx, pptx, doc, xls, ppt, rtf, odt, ods, zip, rar, 7z, tar, gz, jpg, png, tiff, eml, txt, html, xml, ics, exe, elf, msi, lnk, js, vbs, iso, p7s, p7m, tnef, unknown …
+    # by content: pdf, docx, xlsx, pptx, doc, xls, ppt, rtf, odt, ods, zip, rar, 7z, tar, gz, jpg, png, tiff, eml, txt,
+    # html, xml, ics, exe, elf, msi, lnk, js, vbs, iso, p7s, p7m, tnef, unknown …
+    type: str
     declared_type: str = ""  # MIME type the sender gave
     inline: bool = False  # an inline picture such as a logo
     depth: int = 0  # 0 = attached to the message itself
@@ -194,7 +197,8 @@ class Mailbox(Fact):
 
 
 class SenderFacts(Fact):
-    """Sender authentication (RFC 7208, 6376, 7489): `pass`, `fail`, `softfail`, `neutral`, `none`, `temperror`, `permerror`, or empty when not run.
+    """Sender authentication (RFC 7208, 6376, 7489): `pass`, `fail`, `softfail`, `neutral`, `none`, `temperror`,
+    `permerror`, or empty when not run.
 
     aligned: From domain is proved by aligned DKIM or SPF, or by an authenticated submission.
     """
