@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, exists, select, text
 
 from gateway import database as db
 from gateway import durable
@@ -39,7 +39,7 @@ from gateway.store import GroupWriter, Item, Store
 from gateway.treelog import TreeLog
 
 if TYPE_CHECKING:
-    from gateway.policy import Verdict
+    from gateway.policy import History, KnownDocument, Verdict
 
 #: A lock number of our own in PostgreSQL, so that leaves stay dense and a message is one with several gateways.
 _LEAF_LOCK = 0x7662_6474
@@ -106,6 +106,7 @@ class Case:
     counts: tuple[Count, ...] = ()
     policy_text: str = ""
     answerable: bool = False
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,13 @@ class Archive:
 
         return await self.database.read(ask)
 
+    async def history(self, facts: Inspection) -> tuple[KnownDocument, ...]:
+        """Documents taken before with a number of this message, and whether they were recalled since. Reads only when
+        the message has a document with a number. Raises Failure."""
+        if not any(one.document is not None and one.document.code is not None for one in facts.files):
+            return ()
+        return await self.database.read(lambda connection: known_documents(connection, facts))
+
     async def commit(self, case: Case) -> Receipt:
         """THE commit point. When this returns, the message is ours: bytes, verdict, deliveries and notices are durable.
 
@@ -316,7 +324,7 @@ class Archive:
             for one in case.inspection.files
         ]
         leaf = append_leaf(connection, now, message_entry(row, owed, files_in_entry, record["origin"]))
-        _count(connection, case.counts, received.at, row["id"])
+        _count(connection, (*case.counts, *_recalls(case)), received.at, row["id"])
         for notice, notice_digest in files.notices:
             append_notice(connection, notice, notice_digest, now)
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
@@ -599,6 +607,72 @@ def _known(connection: Connection, sha256: str, sender: str, direction: str) -> 
     return Known(first.id, first.verdict, frozenset(row.address.lower() for row in accepted))
 
 
+#: Documents of one number looked at: a number belongs to one document a year and agency (Decree 30/2020, 15.1).
+_MOST_KNOWN = 50
+
+
+def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDocument, ...]:
+    """Documents of the archive with a number of this message that reached somebody, oldest first; two indexed reads.
+
+    A message that was returned is none: its sender mends it and sends it again under the same number.
+    """
+    from gateway.classify import KnownDocument
+
+    files = [one for one in facts.files if one.document is not None and one.document.code is not None]
+    keys = {document_key(one.document.code.value) for one in files if one.document and one.document.code} - {""}
+    if not keys:
+        return ()
+    m, e, a = db.message.c, db.event.c, db.attachment.c
+    mine = {one.sha256 for one in files}
+    recalled: dict[str, str] = {}
+    for key in sorted(keys):
+        mark = f"recall|{key}|"
+        query = select(e.message).where(e.key >= mark, e.key < f"recall|{key}}}").order_by(e.key.desc())
+        if case := connection.execute(query.limit(1)).scalar():
+            recalled[key] = case
+    rows = connection.execute(
+        select(m.id, m.document_key, m.issuing_agency, m.document_date, a.sha256)
+        .join(db.attachment, a.message == m.id)
+        .where(
+            m.document_key.in_(keys),
+            exists().where(db.recipient.c.message == m.id, db.recipient.c.state.in_(("queued", "delivered", "seen"))),
+            m.message_class.not_in(("DRAFT", "COMMENT", "CITIZEN_MAIL")),
+            a.type.in_({one.type for one in files}),  # the .docx beside a .pdf is no other content
+        )
+        .order_by(m.id.desc(), a.id)
+        .limit(_MOST_KNOWN)
+    ).all()
+    found: dict[str, KnownDocument] = {}
+    for row in rows:
+        gone = recalled.get(row.document_key, "") > row.id
+        if row.id not in found or row.sha256 in mine:
+            found[row.id] = KnownDocument(row.id, row.issuing_agency, row.document_date, row.sha256, gone)
+    seen = {row.document_key for row in rows}
+    unseen = [KnownDocument(case, "", "", "", True) for key, case in recalled.items() if key not in seen]
+    return tuple(sorted((*found.values(), *unseen), key=lambda one: one.case))
+
+
+def _recalls(case: Case) -> list[Count]:
+    """A recall notice that counts is remembered under each number it recalls, as an event `known_documents` finds."""
+    document, verdict = case.verdict.document, case.verdict
+    if document is None or not document.recall or verdict.disposition.text not in ("deliver", "deliver-warn"):
+        return []
+    own = document_key(document.code.value) if document.code is not None else ""
+    keys = {document_key(code) for code in document.cites} - {"", own}
+    return [
+        Count(
+            f"recall|{key}|{case.received.case}",
+            "recalled",
+            verdict.agency,
+            case.direction,
+            verdict.message_class,
+            verdict.profile,
+            value=key,
+        )
+        for key in sorted(keys)
+    ]
+
+
 def _record(case: Case) -> dict[str, Any]:
     """Everything known about the message, as JSON can hold it; the long texts are kept elsewhere, for the search."""
     received, verdict = case.received, case.verdict
@@ -617,6 +691,7 @@ def _record(case: Case) -> dict[str, Any]:
         },
         "origin": {name: getattr(origin, name) for name in origin.__slots__},
         "answerable": case.answerable,
+        **({"history": past} if case.history is not None and (past := _past(case.history)) else {}),
         "inspection": facts.model_dump(mode="json", exclude_defaults=True),
         "verdict": {
             "disposition": verdict.disposition.text,
@@ -643,6 +718,17 @@ def _record(case: Case) -> dict[str, Any]:
             "acknowledge": verdict.acknowledge,
         },
     }
+
+
+def _past(history: History) -> dict[str, Any]:
+    """What was known of the past when the message was judged; only what is there."""
+    past = {
+        "documents": [{name: getattr(one, name) for name in one.__slots__} for one in history.documents],
+        "calendar_publications": [one.isoformat() for one in history.calendar_publications],
+        "meeting_start": history.meeting_start.isoformat() if history.meeting_start else "",
+        "meeting_chaired_by_committee": history.meeting_chaired_by_committee,
+    }
+    return {key: value for key, value in past.items() if value not in ([], "", None)}
 
 
 def _row(case: Case, record: dict[str, Any]) -> dict[str, Any]:

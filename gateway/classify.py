@@ -49,7 +49,8 @@ FORMAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class KnownDocument:
-    """A document of the archive with the same number: `content` is the SHA-256 of its main file."""
+    """A document of the archive with the same number: `content` is the SHA-256 of a file of it, empty when the archive
+    knows only that it was recalled."""
 
     case: str
     issuer: str
@@ -66,6 +67,36 @@ class History:
     calendar_publications: tuple[dt.datetime, ...] = ()  # planned times on the web site (TM-02)
     meeting_start: dt.datetime | None = None
     meeting_chaired_by_committee: bool | None = None
+
+
+def history(
+    directory: Directory,
+    sender: str,
+    at: dt.datetime,
+    inspection: Inspection,
+    documents: Iterable[KnownDocument] = (),
+) -> History:
+    """What directory and archive know about a message. documents: those of the archive with its numbers."""
+    documents = tuple(documents)
+    m = inspection.message
+    if not directory._meetings and not directory._publications:  # the usual case, for every message
+        return History(documents) if documents else _NOTHING
+    text = padded(f"{m.subject} {' '.join(f.name for f in inspection.files)} {m.body_text[:4000]}")
+    spelled = re.sub(r"\s+", "", f"{m.subject} {m.body_text[:4000]}").upper()
+    codes = {code.upper() for f in inspection.files if f.document for code in f.document.cites}
+    codes |= {one for one in (m.code.upper().replace(" ", "") for m in directory._meetings if m.code) if one in spelled}
+    meeting = directory.meeting(codes, text, at)
+    author = m.from_[0].address if len(m.from_) == 1 and m.from_[0].address else sender
+    agency = directory.agency_of(author, at) if author else None
+    return History(
+        documents,
+        directory.publications(agency.id, at) if agency is not None else (),
+        meeting.start if meeting is not None else None,
+        meeting.chaired_by_committee if meeting is not None else None,
+    )
+
+
+_NOTHING = History()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +221,10 @@ _STATE_NAMES = _phrases(
 
 def has(text_key: str, phrases: tuple[str, ...]) -> bool:
     """Does a keyed text (see `padded`) hold one of the phrases as whole words?"""
-    return any(phrase in text_key for phrase in phrases)
+    for phrase in phrases:  # noqa: SIM110 - a generator takes three times as long, a hundred times per message
+        if phrase in text_key:
+            return True
+    return False
 
 
 @lru_cache(maxsize=4096)

@@ -15,16 +15,17 @@ import gc
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
 
 from gateway import config
 from gateway.errors import ConfigError, Problem
+from gateway.message import VIETNAM
 
 #: rules.md 4.1, highest first. A unit is a đơn vị sự nghiệp or a phòng ban.
 Level = Literal["central", "ministry", "province", "department", "district", "commune", "unit"]
@@ -190,6 +191,25 @@ class FreeMailboxException(config.Settings):
     expires_on: dt.date  # the last day
 
 
+Moment = Annotated[dt.datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=VIETNAM))]
+
+
+class Meeting(config.Settings):
+    """A meeting known beforehand (TM-01), by the number of its invitation (`35/GM-UBND`) or by its title."""
+
+    title: str
+    code: str = ""
+    start: Moment
+    chaired_by_committee: bool = True  # only meetings that the committee's leaders chair are bound by the 24 hours
+
+
+class Publication(config.Settings):
+    """When an agency puts its work calendar on the web site (TM-02)."""
+
+    agency: str
+    published_at: Moment
+
+
 #: Letters of other scripts that look like the Latin letters of `gov.vn` and of Vietnamese province names.
 _LOOK_ALIKES = str.maketrans("аеорсухіјӏԁԛѕһвмнктɡοаѵυαρν", "aeopcyxijldqshbmhktgoavuapv")
 
@@ -199,7 +219,7 @@ def name_key(name: str) -> str:
 
     `Ủy ban` and `Uỷ ban`, `hòa` and `hoà` are the same name with the tone on another vowel (rules.md 3.2)."""
     text = unicodedata.normalize("NFD", name.replace("\u00d0", "Đ").replace("\u00f0", "đ")).casefold()
-    while (moved := _TONE.sub(r"\2\1", text)) != text:  # more than once only for a word with several tones
+    while (moved := unicodedata.normalize("NFD", _TONE.sub(r"\2\1", text))) != text:  # again for several tones
         text = moved
     return " ".join(_WORD.findall(text))
 
@@ -221,6 +241,8 @@ class Directory:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _issued: dict[str, tuple[Mailbox, ...]] = field(default_factory=dict)
     _exceptions: dict[str, tuple[FreeMailboxException, ...]] = field(default_factory=dict)
+    _meetings: tuple[Meeting, ...] = ()
+    _publications: dict[str, tuple[dt.datetime, ...]] = field(default_factory=dict)
     _free: frozenset[str] = frozenset()
     _free_stems: frozenset[str] = frozenset()
     _official: frozenset[str] = frozenset()
@@ -320,6 +342,24 @@ class Directory:
             return self._exceptions.get(address.lower(), ())
         return tuple(one for many in self._exceptions.values() for one in many)
 
+    # -- meetings and calendars --------------------------------------------------------------------------------------
+
+    def meeting(self, codes: Collection[str], text: str, at: dt.datetime) -> Meeting | None:
+        """The nearest meeting within a month whose invitation is among `codes`, or whose title is in `text`, a padded
+        `name_key`."""
+        near = [one for one in self._meetings if abs(one.start - at) <= dt.timedelta(days=31)]
+        for fits in (
+            [one for one in near if one.code and one.code.replace(" ", "").upper() in codes],
+            [one for one in near if f" {name_key(one.title)} " in text],
+        ):
+            if fits:
+                return min(fits, key=lambda one: abs(one.start - at))
+        return None
+
+    def publications(self, agency: str, at: dt.datetime) -> tuple[dt.datetime, ...]:
+        """Planned times of an agency's work calendar on the web site, a week around `at`."""
+        return tuple(one for one in self._publications.get(agency, ()) if abs(one - at) <= dt.timedelta(days=7))
+
     # -- domains -----------------------------------------------------------------------------------------------------
 
     def is_official(self, domain: str) -> bool:
@@ -387,7 +427,8 @@ _Placed = tuple[Any, str, int]  # value, file as shown, line
 def load(folder: Path) -> Directory:
     """Read the folder `directory/` of a configuration, and `lists/` beside it. Raises ConfigError with every problem.
 
-    `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`; lists `free.txt` and `official.txt`.
+    `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`, `meetings*`, `publications*`; lists `free.txt` and
+    `official.txt`.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing of this becomes garbage; walking half a million values again and again takes long
@@ -411,6 +452,13 @@ def _load(folder: Path) -> Directory:
     _index_agencies(result, agencies, problems)
     _index_mailboxes(result, _read(folder, "mailboxes", MailboxRow, problems), problems, broken)
     _index_exceptions(result, exceptions, problems, broken)
+    result._meetings = tuple(one for one, _, _ in _read(folder, "meetings", Meeting, problems))
+    times: dict[str, list[dt.datetime]] = {}
+    for one, shown, line in _read(folder, "publications", Publication, problems):
+        if one.agency not in result._agencies and not broken:
+            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', one.agency, result._agencies)}"))
+        times.setdefault(one.agency, []).append(one.published_at)
+    result._publications = {key: tuple(sorted(many)) for key, many in times.items()}
     result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
     result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
     result._official = frozenset(lists["official"])
@@ -453,6 +501,7 @@ _NESTED = {
     "delegate_email": ("delegate", "email"),
     "leader_phones": ("leaders", "phone"),
 }
+_YES_NO = ("published", "require_electronic", "chaired_by_committee")
 _BOOLEANS = {"yes": True, "có": True, "true": True, "1": True, "x": True}
 _BOOLEANS |= {"no": False, "không": False, "false": False, "0": False}
 
@@ -506,7 +555,7 @@ def _row(columns: list[str], cells: list[str], model: type[Row]) -> dict[str, An
             continue
         nested = _NESTED.get(name)
         if nested is None:
-            row[name] = _BOOLEANS.get(value.lower(), value) if name in ("published", "require_electronic") else value
+            row[name] = _BOOLEANS.get(value.lower(), value) if name in _YES_NO else value
         elif nested[0] == "leaders":
             row["leaders"] = [{"phone": phone} for phone in re.split(r"[\s,;|]+", value) if phone]
         else:

@@ -15,13 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from email.utils import format_datetime
+from dataclasses import dataclass, replace
+from email.utils import format_datetime, getaddresses
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import select
+
+from gateway import database as db
 from gateway import log as logs
 from gateway import policy as judging
 from gateway import returns, stats
@@ -30,9 +35,23 @@ from gateway.config import Clamd, Gateway
 from gateway.directory import Directory
 from gateway.errors import LOCAL_ERROR, Failure, Reply
 from gateway.inspection import malware
-from gateway.inspection.findings import CheckRun, Finding, Inspection, SenderFacts
-from gateway.message import VIETNAM, Address, Body, NullSender, Origin, Received, Recipient, Sender
+from gateway.inspection.findings import CheckRun, Finding, Inspection, MessageFacts, SenderFacts
+from gateway.message import (
+    VIETNAM,
+    Address,
+    Body,
+    Envelope,
+    NullSender,
+    Origin,
+    Polled,
+    Received,
+    Recipient,
+    Sender,
+    Taken,
+    new_case,
+)
 from gateway.policy import Disposition, Policy, Situation, Verdict
+from gateway.wire import BAD_SENDER, Refused, parse_path
 
 
 class Inspecting(Protocol):
@@ -100,6 +119,7 @@ class Pipeline:
         self._mail_log = mail_log
         self._data = data
         self.stopping = False
+        self._turns = tuple(asyncio.Lock() for _ in range(64))
 
     # ----------------------------------------------------------------- at the door
 
@@ -163,13 +183,15 @@ class Pipeline:
         if facts.message.hops > self.settings.limits.hops:
             self._mail_log.write(received.case, "refused", sender=envelope.sender, reason="mail loop")
             return Reply(554, "Too many hops, this is a mail loop", "4.6")
-        situation = Situation(received.at, direction, origin, envelope, facts)
+        documents = await self._archive.history(facts)
+        history = judging.history(rules.directory, envelope.sender.key, received.at, facts, documents)
+        situation = Situation(received.at, direction, origin, envelope, facts, history)
         verdict = judging.judge(rules.policy, rules.directory, situation)
 
         if verdict.disposition == Disposition.BLOCK_SECRET:
             return await self._refuse_secret(received, direction, facts, verdict)
 
-        case = self._case(rules, received, direction, facts, verdict)
+        case = replace(self._case(rules, received, direction, facts, verdict), history=history)
         receipt = await self._archive.commit(case)
         # The promise begins here: bytes, verdict, deliveries and notices owed are on disk in one commit. A crash on
         # the next line loses nothing; the peer may then offer the message again and gets the old receipt.
@@ -222,6 +244,89 @@ class Pipeline:
         self._wake()
         self._mail_log.write(received.case, "refused", sender=received.envelope.sender, reason="policy")
         return returns.reply(verdict, received.case)
+
+    # ----------------------------------------------------------------- mailboxes
+
+    async def disguise(self, sha256: str) -> str:
+        """The digest by which a secret is known (`Archive.disguise`)."""
+        return await self._archive.disguise(sha256)
+
+    async def polled(self, polled: Polled) -> Taken:
+        """A message read from a mailbox: the same facts, judgement and commit, but nothing is relayed, and nothing can
+        be refused. Safe to repeat. Raises Failure."""
+        case = new_case()
+        logs.bind_contextvars(case=case, mailbox=polled.account)
+        try:
+            return await self._walk_polled(case, polled)
+        finally:
+            logs.clear_contextvars()
+
+    async def _walk_polled(self, case: str, polled: Polled) -> Taken:
+        rules, body = self.rules, polled.body
+        own = _address(polled.account)
+        head = _head(body)
+        # A message in the folder of sent mail was put there by the owner of the mailbox; one in the inbox by anybody.
+        sent = polled.role == "sent"
+        origin = Origin("imap", polled.server, tls=polled.tls, login=polled.account if sent else "", protocol="IMAP")
+        received = Received(case, polled.at, Envelope(NullSender(), ()), origin, body)
+        facts = await self._facts(received)
+        received = replace(received, envelope=_envelope(head, facts.message, own, sent))
+        envelope = received.envelope
+        direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, polled.at)
+        verdict = judging.judge(rules.policy, rules.directory, Situation(polled.at, direction, origin, envelope, facts))
+        side = "out" if sent else "in"  # internal mail lies in two mailboxes: each proves its own side
+        offends = verdict.disposition >= Disposition.HOLD
+        # The same bytes may lie in several mailboxes, which are read at the same time: one of them is the first.
+        async with self._turns[int(body.sha256[:2], 16) % len(self._turns)]:
+            if verdict.disposition == Disposition.BLOCK_SECRET:
+                digest = await self._archive.disguise(body.sha256)
+                buried = await self._buried(digest)
+                if buried:
+                    again = stats.counts(received, direction, verdict)
+                    hidden = [replace(one, key=one.key.replace(body.sha256, digest)) for one in again]
+                    await self._archive.count(hidden, polled.at, buried)
+                else:
+                    await self._refuse_secret(received, direction, facts, verdict)
+                return Taken(buried or case, digest, secret=True, offends=True)
+            counts = tuple(one for one in stats.counts(received, direction, verdict, facts) if one.direction == side)
+            delivered = await self._delivered_by_us(head, body)
+            if delivered:
+                return Taken(delivered, body.sha256, offends=False)
+            first = await self._archived(body.sha256)
+            if first:
+                await self._archive.count(counts, polled.at, first)
+                return Taken(first, body.sha256, offends=offends)
+            notices = () if polled.history else self._notices(received, facts, verdict, refused=False)
+            whole = self._case(rules, received, direction, facts, verdict)
+            owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
+            whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices)
+            receipt = await self._archive.commit(whole)
+        if notices:
+            self._wake()
+        self._tell(whole)
+        return Taken(receipt.case, body.sha256, offends=offends)
+
+    async def _buried(self, digest: str) -> str:
+        """The tombstone of the same secret; empty when there is none."""
+        question = select(db.tombstone.c.id).where(db.tombstone.c.digest == digest).limit(1)
+        return await self._archive.database.read(lambda connection: connection.execute(question).scalar() or "")
+
+    async def _archived(self, sha256: str) -> str:
+        """The first message of the same bytes, whichever way it came; empty when there is none."""
+        m = db.message.c
+        question = select(m.id).where(m.sha256 == sha256, m.kind == "mail").order_by(m.id).limit(1)
+        return await self._archive.database.read(lambda connection: connection.execute(question).scalar() or "")
+
+    async def _delivered_by_us(self, head: bytes, body: Body) -> str:
+        """The case of a message that we delivered ourselves: it names the case, and ends with the archived bytes below
+        what we and the servers behind us put on top. The name alone proves nothing; the bytes do."""
+        m = db.message.c
+        for found in _CASE.findall(head)[:3]:
+            question = select(m.sha256, m.size).where(m.id == found.decode())
+            row = await self._archive.database.read(lambda connection, q=question: connection.execute(q).first())
+            if row is not None and await asyncio.to_thread(_ends_with, body, row.size, row.sha256):
+                return found.decode()
+        return ""
 
     # ----------------------------------------------------------------- what is owed
 
@@ -364,3 +469,52 @@ class Pipeline:
 def _token(text: str) -> str:
     """HELO as given, made harmless for a header field."""
     return "".join(letter for letter in text if letter.isascii() and (letter.isalnum() or letter in ".-:[]_"))[:255]
+
+
+#: Bytes of a message that are looked at for the fields below; servers put theirs on top.
+_HEAD = 64 << 10
+_CASE = re.compile(rb"(?mi)^X-VBDT-Case:[ \t]*([0-9A-HJKMNP-TV-Z]{16})[ \t]*\r?$")
+_RETURN_PATH = re.compile(rb"(?mi)^Return-Path:[ \t]*(<[^<>\r\n]*>)")
+_BCC = re.compile(rb"(?mi)^Bcc:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)")
+
+
+def _head(body: Body) -> bytes:
+    """The header, as far as it lies in the first 64 KiB."""
+    first = next(iter(body.chunks(_HEAD)), b"")
+    end = re.search(rb"\r?\n\r?\n", first)
+    return first[: end.start() + 1] if end else first
+
+
+def _ends_with(body: Body, size: int, sha256: str) -> bool:
+    digest, skip = hashlib.sha256(), body.size - size
+    if skip < 0:
+        return False
+    for chunk in body.chunks():
+        digest.update(chunk[skip:])
+        skip = max(0, skip - len(chunk))
+    return digest.hexdigest() == sha256
+
+
+def _address(text: str) -> Address | None:
+    try:
+        address, rest = parse_path(f"<{text.strip()}>", BAD_SENDER)
+    except Refused:
+        return None
+    return None if rest else address
+
+
+def _envelope(head: bytes, facts: MessageFacts, own: Address | None, sent: bool) -> Envelope:
+    """What the envelope must have been. Received mail: Return-Path, which the last server wrote (RFC 5321 4.4), else
+    From; to the mailbox it lies in. Sent mail: From; to everybody named."""
+    writer = next((found for one in facts.from_ if (found := _address(one.address))), None)
+    if sent:
+        names = [one.address for one in (*facts.to, *facts.cc)]
+        if (bcc := _BCC.search(head)) is not None:
+            names += [one for _, one in getaddresses([bcc[1].decode("utf-8", "replace")])]
+        addresses = {one.key: one for name in names if (one := _address(name)) is not None}
+        return Envelope(writer or own or NullSender(), tuple(map(Recipient, addresses.values())))
+    sender: Sender = writer or NullSender()
+    if (path := _RETURN_PATH.search(head)) is not None:
+        inside = path[1].decode("utf-8", "replace")[1:-1].strip()
+        sender = (_address(inside) or sender) if inside else NullSender()
+    return Envelope(sender, (Recipient(own),) if own is not None else ())

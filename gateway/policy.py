@@ -25,12 +25,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from gateway import __version__, config
-from gateway.classify import History, KnownDocument, Reading, Situation, delivery, read
+from gateway.classify import History, KnownDocument, Reading, Situation, delivery, history, read
 from gateway.directory import Agency, Directory, Level
 from gateway.errors import ConfigError, Problem
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Envelope, NullSender, Origin, Recipient, Sender
-from gateway.rules import CATALOGUE, DISPOSITIONS, Answer, Case, Disposition, Hit, Rule, Target, Text
+from gateway.rules import CATALOGUE, DISPOSITIONS, Answer, Case, Disposition, Hit, Rule, Target, Text, fill
 
 __all__ = [
     "Annotation",
@@ -46,6 +46,7 @@ __all__ = [
     "cross_check",
     "direction",
     "explain",
+    "history",
     "judge",
     "load",
     "restore",
@@ -79,6 +80,7 @@ class Finding:
     cure_en: str
     notice: str
     recipients: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()  # further values for the templates of notices: `cert_since`, `hours` …
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,25 @@ class Texts(config.Settings):
     cure_en: str = ""
 
 
-class Switch(config.Settings):
+class Bound(config.Settings):
+    """Whom something binds; empty lists bind everybody."""
+
+    profiles: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
+    agencies: tuple[str, ...] = ()
+    except_agencies: tuple[str, ...] = ()
+
+    def binds(self, profile: str, agency: Agency | None) -> bool:
+        identifier, level = (agency.id, agency.level) if agency is not None else ("", "")
+        return (
+            (not self.profiles or profile in self.profiles)
+            and (not self.levels or level in self.levels)
+            and (not self.agencies or identifier in self.agencies)
+            and identifier not in self.except_agencies
+        )
+
+
+class Switch(Bound):
     """A change to one rule. Empty lists bind everybody; of several switches the last that is in force wins.
 
     `observe` needs `to`, its last day: then the rule goes back to what the profile says. An `enforce` outside its dates
@@ -161,10 +181,6 @@ class Switch(config.Settings):
     mode: Mode | None = None
     from_: dt.date | None = Field(None, alias="from")
     to: dt.date | None = None
-    profiles: tuple[str, ...] = ()
-    levels: tuple[Level, ...] = ()
-    agencies: tuple[str, ...] = ()
-    except_agencies: tuple[str, ...] = ()
     action: Literal["deliver-warn", "hold", "return"] | None = None
     reason: str = ""
     basis: tuple[str, ...] = ()
@@ -178,15 +194,6 @@ class Switch(config.Settings):
             raise ValueError(f"`to` {self.to} is before `from` {self.from_}")
         return self
 
-    def binds(self, profile: str, agency: Agency | None) -> bool:
-        identifier, level = (agency.id, agency.level) if agency is not None else ("", "")
-        return (
-            (not self.profiles or profile in self.profiles)
-            and (not self.levels or level in self.levels)
-            and (not self.agencies or identifier in self.agencies)
-            and identifier not in self.except_agencies
-        )
-
     def in_force(self, day: dt.date) -> bool:
         return (not self.from_ or self.from_ <= day) and (not self.to or day <= self.to)
 
@@ -194,7 +201,7 @@ class Switch(config.Settings):
 Switches = Annotated[tuple[Switch, ...], BeforeValidator(_switches)]
 
 
-class OwnRule(config.Settings):
+class OwnRule(Bound):
     """A rule of the installation: `when` is a CEL expression over the facts listed in docs/rules.md."""
 
     id: Annotated[str, Field(pattern=r"^X-[A-Za-z0-9-]{1,24}$")]
@@ -203,10 +210,6 @@ class OwnRule(config.Settings):
     mode: Mode = "enforce"
     from_: dt.date | None = Field(None, alias="from")
     to: dt.date | None = None
-    profiles: tuple[str, ...] = ()
-    levels: tuple[Level, ...] = ()
-    agencies: tuple[str, ...] = ()
-    except_agencies: tuple[str, ...] = ()
     vi: str
     en: str
     cure_vi: str = ""
@@ -339,6 +342,10 @@ class PolicyFile(config.Settings):
     own_rules: tuple[OwnRule, ...] = ()
 
 
+#: One rule that is on for an agency on a day: the rule, its mode, and the action that replaces its own.
+_Step = tuple[Rule, str, Disposition | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy, ready to judge. `digest` names it in every verdict."""
@@ -351,6 +358,7 @@ class Policy:
     digest: str
     _text: str
     _programs: dict[str, Any] = field(default_factory=dict, compare=False)
+    _plans: dict[tuple[str, str, str, dt.date], tuple[_Step, ...]] = field(default_factory=dict, compare=False)
 
     def canonical(self) -> str:
         """The effective policy as canonical JSON: what `digest` is the SHA-256 of."""
@@ -672,13 +680,13 @@ def _judge(
             situation, directory, reading, delivery(reading, profile.delivery_lists), profile, agency, tuple(members)
         )
         ruling = _Ruling(policy, case, profile, len(groups) == 1)
-        for rule in CATALOGUE.values():
+        plan = _plan(policy, profile, agency, reading.day)
+        if tracing:
+            on = {rule.id for rule, _, _ in plan}
+            why = "not part of this profile or switched off"
+            traces += [Trace(name, "off", why, "off", profile.id) for name in CATALOGUE if name not in on]
+        for rule, mode, action in plan:
             if only and rule.id not in only:
-                continue
-            mode, action = _mode(policy, profile, rule, agency, reading.day)
-            if mode == "off":
-                if tracing:
-                    traces.append(Trace(rule.id, "off", "not part of this profile or switched off", mode, profile.id))
                 continue
             answer = rule.judge(case)
             if tracing:
@@ -709,6 +717,19 @@ def _target(directory: Directory, recipient: Recipient, day: dt.date) -> Target:
         box is not None or directory.is_official(domain),
         directory.is_free(domain),
     )
+
+
+def _plan(policy: Policy, profile: Profile, agency: Agency | None, day: dt.date) -> tuple[_Step, ...]:
+    """The rules that are on for an agency on a day, in the order of the catalogue. Kept, for mail comes in days."""
+    key = (profile.id, agency.id if agency else "", agency.level if agency else "", day)
+    plan = policy._plans.get(key)
+    if plan is None:
+        steps = ((rule, *_mode(policy, profile, rule, agency, day)) for rule in CATALOGUE.values())
+        plan = tuple(step for step in steps if step[1] != "off")
+        if len(policy._plans) > 20_000:
+            policy._plans.clear()
+        policy._plans[key] = plan
+    return plan
 
 
 def _mode(
@@ -763,7 +784,7 @@ def _rule_on(ruling: _Ruling, rule: Rule, hit: Hit, mode: str, action: Dispositi
     keys = [key for switch in ruling.policy.switches.get(rule.id, ()) for key in switch.basis] or (
         entry.basis if entry else ()
     )
-    facts = _Facts({key: _clean(value) for key, value in hit.facts.items()})
+    facts = {key: _clean(value) for key, value in hit.facts.items()}
     ruling.findings.append(
         Finding(
             rule=hit.rule or rule.id,
@@ -773,12 +794,13 @@ def _rule_on(ruling: _Ruling, rule: Rule, hit: Hit, mode: str, action: Dispositi
             where=_clean(hit.where),
             evidence=_clean(hit.evidence),
             legal_basis=ruling.policy.basis(keys, case.day),
-            vi=text.vi.format_map(facts),
-            en=text.en.format_map(facts),
-            cure_vi=text.cure_vi.format_map(facts),
-            cure_en=text.cure_en.format_map(facts),
+            vi=fill(text.vi, facts),
+            en=fill(text.en, facts),
+            cure_vi=fill(text.cure_vi, facts),
+            cure_en=fill(text.cure_en, facts),
             notice=rule.notice,
             recipients=hit.recipients or (() if ruling.everybody else tuple(t.address for t in case.targets)),
+            values=tuple((key, value) for key, text in hit.values.items() if (value := _clean(text))),
         )
     )
 
@@ -800,13 +822,6 @@ def _weigh(ruling: _Ruling, name: str, disposition: Disposition, mode: str, fixe
     if disposition == Disposition.RETURN and case.situation.direction == "in" and not case.reading.authenticated:
         disposition = Disposition.HOLD
     return disposition, mode
-
-
-class _Facts(dict[str, str]):
-    """Facts for a text; a placeholder without a fact shows as an ellipsis."""
-
-    def __missing__(self, key: str) -> str:
-        return "…"
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -891,18 +906,28 @@ def _verdict(
 
 
 def _merge(findings: list[Finding], targets: list[Target]) -> list[Finding]:
-    """The same finding under several agencies' profiles becomes one with all their recipients; strongest first."""
+    """The same finding under several agencies' profiles becomes one with all their recipients; strongest first.
+    What a rule says twice in the same words is said once, in its strongest form."""
     merged: dict[tuple[Any, ...], Finding] = {}
     everybody = {target.address for target in targets}
     for one in findings:
-        key = (one.rule, one.mode, one.disposition, one.about, one.where, one.evidence, one.vi, not one.recipients)
+        key = (one.rule, one.mode, one.disposition, one.vi, not one.recipients)
         known = merged.get(key)
         if known is None:
             merged[key] = one
         elif known.recipients:
             merged[key] = replace(known, recipients=tuple(dict.fromkeys(known.recipients + one.recipients)))
     whole = [replace(one, recipients=()) if set(one.recipients) == everybody else one for one in merged.values()]
-    return sorted(whole, key=lambda one: -one.disposition)
+    whole.sort(key=lambda one: -one.disposition)
+    said: set[tuple[str, str, str]] = set()
+    told = []
+    for one in whole:
+        words = (one.rule, one.mode, one.vi)
+        if words not in said:
+            told.append(one)
+        if not one.recipients:
+            said.add(words)
+    return told
 
 
 def _headers(
@@ -939,10 +964,7 @@ _EMPTY: dict[str, Any] = {}
 def _own(policy: Policy, ruling: _Ruling, own: OwnRule) -> bool | str:
     """Judge an own rule. A condition that fails is not a condition that is false: it gives a reminder."""
     case = ruling.case
-    switch = Switch(
-        profiles=own.profiles, levels=own.levels, agencies=own.agencies, except_agencies=own.except_agencies
-    )
-    if own.mode == "off" or not switch.binds(ruling.profile.id, case.agency):
+    if own.mode == "off" or not own.binds(ruling.profile.id, case.agency):
         return "does not bind this agency"
     day, mode = case.day, str(own.mode)
     if (own.from_ and day < own.from_) or (own.to and day > own.to):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy import Connection, select
 
 from gateway import database as db
 from gateway import policy
 from gateway.directory import Directory
-from gateway.inspection.findings import Inspection
+from gateway.errors import Failure
+from gateway.inspection.findings import Inspection, SenderFacts
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
+from gateway.store import Store
 
 #: Messages handed to a process at once: long enough to hide the transfer, short enough for memory.
 BATCH = 500
@@ -33,6 +38,7 @@ class Stored:
     agency: str
     verdict: str
     record: str
+    sha256: str = ""  # of the message's bytes, for one that must be inspected again
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Result:
 
     total: int = 0
     unreadable: list[str] = field(default_factory=list)
+    inspected: list[str] = field(default_factory=list)  # cases whose facts were read anew from the bytes
     verdicts_before: Counter[str] = field(default_factory=Counter)
     verdicts_after: Counter[str] = field(default_factory=Counter)
     rules_before: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -68,9 +75,14 @@ class Result:
     def add(self, other: Result) -> None:
         self.total += other.total
         self.unreadable += other.unreadable
+        self.inspected += other.inspected
         for name in ("verdicts_before", "verdicts_after", "rules_before", "rules_after"):
             getattr(self, name).update(getattr(other, name))
         self.changes += other.changes
+
+
+#: Facts of one message read anew, or None.
+Inspect = Callable[[Stored], "_Record | None"]
 
 
 def stored(
@@ -78,7 +90,7 @@ def stored(
 ) -> Iterator[Stored]:
     """The archived messages of a time, oldest first, a few at a time."""
     m = db.message.c
-    query = select(m.id, m.received_at, m.direction, m.agency, m.verdict, m.record).where(m.kind == "mail")
+    query = select(m.id, m.received_at, m.direction, m.agency, m.verdict, m.record, m.sha256).where(m.kind == "mail")
     if since is not None:
         query = query.where(m.received_at >= int(since.timestamp() * 1000))
     if until is not None:
@@ -88,20 +100,61 @@ def stored(
         yield Stored(*row)
 
 
-def situation(row: Stored, record: dict[str, Any]) -> policy.Situation:
-    """What was judged then. `record`: the row's, read from JSON. Raises ValueError when it is not what was written."""
-    try:
-        envelope = record["envelope"]
-        sender = _address(envelope["sender"]) if envelope["sender"] else NullSender()
-        return policy.Situation(
-            at=dt.datetime.fromtimestamp(row.at_ms / 1000, VIETNAM),
-            direction=row.direction,
-            origin=Origin(**record["origin"]),
-            envelope=Envelope(sender, tuple(Recipient(_address(one)) for one in envelope["recipients"])),
-            inspection=Inspection.model_validate(record["inspection"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"record of {row.case}: {error}") from None
+class _Told(BaseModel):
+    """A finding of the verdict that was given then, as far as it is compared."""
+
+    rule: str
+    mode: str = ""
+
+
+class _Verdict(BaseModel):
+    findings: tuple[_Told, ...] = ()
+
+
+class _Envelope(BaseModel):
+    sender: str = ""
+    recipients: tuple[str, ...]
+
+
+class _Past(BaseModel):
+    documents: tuple[policy.KnownDocument, ...] = ()
+    calendar_publications: tuple[dt.datetime, ...] = ()
+    meeting_start: dt.datetime | None = None
+    meeting_chaired_by_committee: bool | None = None
+
+
+class _Record(BaseModel):
+    """What archive.py wrote. Read as one JSON text by pydantic's own parser: half the time of doing it in steps."""
+
+    envelope: _Envelope
+    origin: Origin
+    inspection: Inspection
+    verdict: _Verdict
+    history: _Past = _Past()
+
+
+def read(record: str) -> _Record:
+    """Raises ValueError when it is not what this program's archive writes."""
+    return _Record.model_validate_json(record)
+
+
+def situation(row: Stored, record: _Record | None = None) -> policy.Situation:
+    """What was judged then. Raises ValueError."""
+    known = record or read(row.record)
+    sender, past = known.envelope.sender, known.history
+    return policy.Situation(
+        at=dt.datetime.fromtimestamp(row.at_ms / 1000, VIETNAM),
+        direction=row.direction,
+        origin=known.origin,
+        envelope=Envelope(
+            _address(sender) if sender else NullSender(),
+            tuple(Recipient(_address(one)) for one in known.envelope.recipients),
+        ),
+        inspection=known.inspection,
+        history=policy.History(
+            past.documents, past.calendar_publications, past.meeting_start, past.meeting_chaired_by_committee
+        ),
+    )
 
 
 def _address(text: str) -> Address:
@@ -109,38 +162,59 @@ def _address(text: str) -> Address:
     return Address(local, domain) if local else Address(domain, "")
 
 
-def judge(rows: Iterable[Stored], judged_by: policy.Policy, directory: Directory) -> Result:
-    """Judge rows again in this process."""
+def judge(
+    rows: Iterable[Stored], judged_by: policy.Policy, directory: Directory, inspect: Inspect | None = None
+) -> Result:
+    """Judge rows again in this process. `inspect` reads the facts of a message anew where the record lacks them."""
     result = Result()
     for row in rows:
-        result.total += 1
         try:
-            record = json.loads(row.record)
-            verdict = policy.judge(judged_by, directory, situation(row, record))
-            told = record["verdict"]
-        except (ValueError, KeyError):
-            result.unreadable.append(row.case)
-            continue
-        before = tuple(sorted({f"{one['rule']}/{one['mode']}" for one in told.get("findings", ())}))
+            record = read(row.record)
+        except ValueError:
+            fresh = inspect(row) if inspect is not None else None
+            if fresh is None:
+                result.total += 1
+                result.unreadable.append(row.case)
+                continue
+            record = fresh
+            result.inspected.append(row.case)
+        result.total += 1
+        verdict = policy.judge(judged_by, directory, situation(row, record))
+        before = tuple(sorted({f"{one.rule}/{one.mode}" for one in record.verdict.findings}))
         after = tuple(sorted({f"{one.rule}/{one.mode}" for one in verdict.findings}))
+        outcome = verdict.disposition.text
         result.verdicts_before[row.verdict] += 1
-        result.verdicts_after[verdict.disposition.text] += 1
-        result.rules_before.update((one, row.agency) for one in before)
-        result.rules_after.update((one, row.agency) for one in after)
-        if before != after or row.verdict != verdict.disposition.text:
+        result.verdicts_after[outcome] += 1
+        for one in before:
+            result.rules_before[one, row.agency] += 1
+        for one in after:
+            result.rules_after[one, row.agency] += 1
+        if before != after or row.verdict != outcome:
             at = dt.datetime.fromtimestamp(row.at_ms / 1000, VIETNAM)
-            result.changes.append(
-                Change(row.case, at, row.agency, row.verdict, verdict.disposition.text, before, after)
-            )
+            result.changes.append(Change(row.case, at, row.agency, row.verdict, outcome, before, after))
     return result
 
 
+def inspector(store: Store, settings: Any) -> Inspect:
+    """Reads a message again from its bytes: what has to be done where the stored facts cannot be used. settings:
+    `examine.Settings`. Who sent it stays as it was found then, for the DNS of today does not tell."""
+
+    def inspect(row: Stored) -> _Record | None:
+        from gateway.inspection import examine
+
+        try:
+            record = json.loads(row.record)
+            kept = record.get("inspection", {}).get("sender", {})
+            facts = examine.examine_message(store.read(row.sha256), settings)
+            facts = facts.model_copy(update={"sender": SenderFacts.model_validate(kept), "texts": {}})
+            return _Record.model_validate({**record, "inspection": facts})
+        except (Failure, OSError, KeyError, ValueError, AttributeError, TypeError):
+            return None  # the bytes are gone or damaged, or the record is none
+
+    return inspect
+
+
 _here: tuple[policy.Policy, Directory] | None = None
-
-
-def _prepare(text: str, directory: Directory) -> None:
-    global _here
-    _here = (policy.restore(text), directory)
 
 
 def _batch(rows: list[Stored]) -> Result:
@@ -148,20 +222,47 @@ def _batch(rows: list[Stored]) -> Result:
     return judge(rows, *_here)
 
 
-def run(rows: Iterator[Stored], judged_by: policy.Policy, directory: Directory, processes: int = 2) -> Result:
-    """Judge rows again, in some processes when there are many."""
+def run(
+    rows: Iterator[Stored],
+    judged_by: policy.Policy,
+    directory: Directory,
+    processes: int = 2,
+    inspect: Inspect | None = None,
+) -> Result:
+    """Judge rows again, in some processes when there are many; what must be inspected again is, in this one."""
     first = list(islice(rows, BATCH))
     if len(first) < BATCH or processes < 2:
-        result = judge(first, judged_by, directory)
-        result.add(judge(rows, judged_by, directory))
+        result = judge(first, judged_by, directory, inspect)
+        result.add(judge(rows, judged_by, directory, inspect))
         return result
+    global _here
+    _here = (judged_by, directory)
+    again: list[Stored] = []
     result = Result()
-    with ProcessPoolExecutor(processes, initializer=_prepare, initargs=(judged_by.canonical(), directory)) as pool:
-        waiting = [pool.submit(_batch, first)]
-        while batch := list(islice(rows, BATCH)):
-            waiting.append(pool.submit(_batch, batch))
-            if len(waiting) > 4 * processes:
-                result.add(waiting.pop(0).result())
-        for one in waiting:
-            result.add(one.result())
+
+    def take(batch: list[Stored], future: Future[Result]) -> None:
+        part = future.result()
+        if inspect is not None and part.unreadable:
+            missing = set(part.unreadable)
+            again.extend(row for row in batch if row.case in missing)
+            part.total -= len(missing)
+            part.unreadable = []
+        result.add(part)
+
+    try:
+        # Forked, so that the directory (half a million objects in a province) is shared, not sent. No thread of ours
+        # runs yet but the database's, which no child uses.
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+            gc.freeze()
+            waiting = [(first, pool.submit(_batch, first))]
+            while batch := list(islice(rows, BATCH)):
+                waiting.append((batch, pool.submit(_batch, batch)))
+                if len(waiting) > 4 * processes:
+                    take(*waiting.pop(0))
+            for one in waiting:
+                take(*one)
+    finally:
+        _here = None
+        gc.unfreeze()
+    result.add(judge(again, judged_by, directory, inspect))
     return result

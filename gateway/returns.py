@@ -503,11 +503,12 @@ def _finding_values(finding: Finding, inspection: Inspection | None) -> dict[str
     values = {"file_name": _words(finding.about), "reason": _words(finding.vi), "reason_en": _words(finding.en)}
     if finding.recipients:
         values["address"] = ", ".join(finding.recipients)
+    values |= {name: _words(value) for name, value in getattr(finding, "values", ())}
     file = next((one for one in inspection.files if one.path == finding.about), None) if inspection else None
     if file is None:
         return values
     values["detected_type"] = file.type
-    values["font"] = ", ".join(file.fonts)
+    values["font"] = values.get("font") or ", ".join(file.fonts)
     values |= {name: value for name, value in _document_values(file.document).items() if value}
     signature = next((one for one in file.signatures if not one.state.startswith("VALID")), None) or next(
         iter(file.signatures), None

@@ -99,11 +99,25 @@ class Hit:
     recipients: tuple[str, ...] = ()  # empty: all recipients of the case
     note: str = ""  # a value for an annotation
     rule: str = ""  # a more exact id than the rule's, such as the item of a delivery list
+    values: dict[str, str] = field(default_factory=dict)  # what the templates of notices ask for, by their names
+
+
+_OPTIONAL = re.compile(r"\[\[(.*?)\]\]")
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def fill(text: str, facts: dict[str, str]) -> str:
+    """`text` with its facts. `[[ … ]]` is left out when a fact in it is missing; elsewhere `…` stands for it."""
+
+    def optional(part: re.Match[str]) -> str:
+        return part[1] if all(facts.get(name) for name in _PLACE.findall(part[1])) else ""
+
+    return _PLACE.sub(lambda found: facts.get(found[1]) or "…", _OPTIONAL.sub(optional, text) if "[[" in text else text)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Texts of one rule or variant; placeholders in braces."""
+    """Texts of one rule or variant; placeholders in braces, optional parts in double brackets."""
 
     vi: str
     en: str
@@ -168,13 +182,13 @@ _REVIEW = Text(
 )
 _NOT_INSPECTED = Text(
     "{what}: không kiểm tra được nội dung ({reason_vi}).",
-    "{what}: the content could not be inspected ({reason_en}).",
+    "{what_en}: the content could not be inspected ({reason_en}).",
     "Gửi lại tệp ở dạng không đặt mật khẩu, đọc được bằng phần mềm phổ biến, hoặc chờ Văn thư xem xét.",
     "Send the file again without a password and in a common format, or wait for the clerk to look at it.",
 )
 _CHECK_FAILED = Text(
-    "Việc kiểm tra {check_vi} chưa hoàn thành{of}.",
-    "The check of {check_en} did not finish{of}.",
+    "Việc kiểm tra {check_vi} chưa hoàn thành[[ ({of_vi})]].",
+    "The check of {check_en} did not finish[[ ({of_en})]].",
     "Không cần gửi lại; Văn thư sẽ xem xét và xử lý.",
     "No need to send it again; the clerk will look at it.",
 )
@@ -254,7 +268,7 @@ def secrecy(c: Case) -> Answer:
             continue
         readable = found.value in ("unreadable_scan", "garbage_text")
         vi, en = _REASONS.get(found.value, ("không rõ lý do", found.value or "unknown reason"))
-        facts = {"what": found.about or "Thông điệp", "reason_vi": vi, "reason_en": en}
+        facts = _named(found.about, "what") | {"reason_vi": vi, "reason_en": en}
         disposition = WARN if readable and _trusted_agency(c) else HOLD
         hits.append(Hit(found.about, found.where, found.value, disposition, "uninspectable", facts))
     return hits
@@ -292,7 +306,25 @@ _CHECKS = {
 
 def _run_facts(run: Any) -> dict[str, str]:
     vi, en = _CHECKS.get(run.check, (run.check, run.check))
-    return {"check_vi": vi, "check_en": en, "of": f" ({run.about})" if run.about else ""}
+    of_vi, of_en = _PLACES.get(run.about, (run.about, run.about)) if run.about else ("", "")
+    return {"check_vi": vi, "check_en": en, "of_vi": of_vi, "of_en": of_en}
+
+
+#: Places of a message that are no files.
+_PLACES = {
+    "": ("Thông điệp", "The message"),
+    "subject": ("tiêu đề thư", "the subject"),
+    "body": ("nội dung thư", "the body"),
+    "headers": ("phần đầu thư", "the header"),
+}
+
+
+def _named(about: str, key: str = "file", other: str = "") -> dict[str, str]:
+    """A file, or a place of the message as the beginning of a sentence, for the texts in both languages."""
+    vi, en = _PLACES.get(about, (about, about))
+    vi = other or vi if not about else vi
+    place = about in _PLACES
+    return {key: vi[:1].upper() + vi[1:] if place else vi, f"{key}_en": en[:1].upper() + en[1:] if place else en}
 
 
 @rule(
@@ -319,7 +351,7 @@ def secrecy_level(c: Case) -> Answer:
     "N09",
     text=Text(
         "{file}: loại văn bản này ({item}) được quy định không gửi qua hệ thống điện tử.",
-        "{file}: this kind of document ({item}) must not be sent electronically.",
+        "{file_en}: this kind of document ({item}) must not be sent electronically.",
         "Gửi bản giấy theo quy định.",
         "Send it on paper.",
     ),
@@ -335,7 +367,7 @@ def forbidden_kind(c: Case) -> Answer:
     for item in kinds:
         if (item.kind and item.kind == kind) or (item.pattern and re.search(item.pattern, about, re.IGNORECASE)):
             name = c.reading.main.path if c.reading.main else "subject"
-            return [Hit(name, facts={"file": name, "item": item.name}, evidence=item.name)]
+            return [Hit(name, facts=_named(name) | {"item": item.name}, evidence=item.name)]
     return []
 
 
@@ -357,6 +389,36 @@ def secret_information(c: Case) -> Answer:
 # -- malware (rules.md 1.11) -----------------------------------------------------------------------------------------
 
 
+_ACTIVE = {
+    "macro": ("macro", "macro"),
+    "javascript": ("mã JavaScript", "JavaScript"),
+    "launch": ("lệnh chạy chương trình", "a command that starts a program"),
+    "embedded_file": ("tệp nhúng", "an embedded file"),
+    "openaction": ("hành động tự chạy khi mở", "an action on opening"),
+    "richmedia": ("nội dung đa phương tiện", "rich media"),
+    "xfa": ("biểu mẫu XFA", "an XFA form"),
+    "executable": ("tệp thực thi", "an executable"),
+    "script": ("mã lệnh", "a script"),
+    "polyglot": ("một tệp đọc được thành hai loại", "a file of two kinds at once"),
+    "external_link": ("liên kết tới tệp bên ngoài", "a link to an outside file"),
+    "ole_object": ("đối tượng OLE", "an OLE object"),
+}
+_FILENAMES = {
+    "rtl_override": ("có ký tự đảo chiều chữ", "it has characters that turn the reading direction"),
+    "double_extension": ("hai đuôi tệp", "two extensions"),
+    "path": ("có đường dẫn", "it has a path"),
+    "nul": ("có ký tự rỗng", "it has a NUL"),
+    "homoglyph": ("có chữ của bộ chữ khác", "it has look-alike letters"),
+    "type_mismatch": ("đuôi tệp không đúng với nội dung", "the extension does not fit the content"),
+    "conflict": ("thư ghi hai tên khác nhau", "the message gives two names"),
+}
+
+
+def _worded(words: dict[str, tuple[str, str]], value: str) -> dict[str, str]:
+    vi, en = words.get(value, (value, value))
+    return {"name": vi, "name_en": en}
+
+
 def _types(names: str) -> frozenset[str]:
     return frozenset(names.split(" "))
 
@@ -375,7 +437,7 @@ _EXECUTABLE = _types(
     fixed=True,
     text=Text(
         "{file}: phát hiện mã độc ({name}).",
-        "{file}: malware found ({name}).",
+        "{file_en}: malware found ({name}).",
         "Kiểm tra máy tính và báo đơn vị chuyên trách công nghệ thông tin.",
         "Have the computer checked and tell your IT unit.",
     ),
@@ -383,7 +445,7 @@ _EXECUTABLE = _types(
 )
 def malware(c: Case) -> Answer:
     hits = [
-        Hit(f.about, f.where, f.evidence, facts={"file": f.about or "Thông điệp", "name": f.value or "malware"})
+        Hit(f.about, f.where, f.evidence, facts=_named(f.about) | {"name": f.value or "malware"})
         for f in c.situation.inspection.findings
         if f.kind in ("malware", "virus")
     ]
@@ -402,19 +464,19 @@ def malware(c: Case) -> Answer:
     fixed=True,
     text=Text(
         "{file}: tệp thực thi hoặc mã lệnh ({name}).",
-        "{file}: executable or script ({name}).",
+        "{file_en}: executable or script ({name_en}).",
         "Không gửi tệp thực thi qua thư điện tử; gửi liên kết hoặc tên công cụ, tài liệu ở dạng .pdf.",
         "Do not mail executables; send a link or the tool's name, and documents as .pdf.",
     ),
     active=Text(
         "{file}: có nội dung động ({name}).",
-        "{file}: has active content ({name}).",
+        "{file_en}: has active content ({name_en}).",
         "Bỏ macro, mã lệnh hoặc tệp nhúng rồi gửi lại ở dạng .pdf, .docx, .xlsx.",
         "Remove macros, scripts or embedded files and send it again as .pdf, .docx or .xlsx.",
     ),
     name=Text(
         "{file}: tên tệp gây nhầm lẫn ({name}).",
-        "{file}: misleading file name ({name}).",
+        "{file_en}: misleading file name ({name_en}).",
         "Đặt lại tên tệp đúng với định dạng rồi gửi lại.",
         "Give the file a name that fits its format and send it again.",
     ),
@@ -422,7 +484,7 @@ def malware(c: Case) -> Answer:
 def active_content(c: Case) -> Answer:
     hits, told = [], set()
     for found in c.findings("active"):
-        facts = {"file": found.about or "Thông điệp", "name": found.value}
+        facts = _named(found.about) | _worded(_ACTIVE, found.value)
         if found.value in ("executable", "script"):
             hits.append(Hit(found.about, found.where, found.value, facts=facts))
             told.add(found.about)
@@ -431,10 +493,12 @@ def active_content(c: Case) -> Answer:
             hits.append(Hit(found.about, found.where, found.value, disposition, "active", facts))
     for file in c.situation.inspection.files:
         if file.type in _EXECUTABLE and file.path not in told:
-            hits.append(Hit(file.path, evidence=file.type, facts={"file": file.path, "name": file.type}))
+            hits.append(
+                Hit(file.path, evidence=file.type, facts=_named(file.path) | {"name": file.type, "name_en": file.type})
+            )
     for found in c.findings("filename"):
         disposition = WARN if found.value in ("path", "homoglyph", "type_mismatch") else HOLD
-        facts = {"file": found.about or "Tệp", "name": found.value}
+        facts = _named(found.about, other="Tên tệp") | _worded(_FILENAMES, found.value)
         hits.append(Hit(found.about, found.where, found.value, disposition, "name", facts))
     return hits
 
@@ -444,15 +508,15 @@ def active_content(c: Case) -> Answer:
 _FREE = Text(
     "Văn bản phục vụ công việc được gửi từ địa chỉ {address} không phải hộp thư công vụ.",
     "Official business was sent from {address}, which is not an official mailbox.",
-    "Gửi lại từ hộp thư công vụ{box}.",
-    "Send it again from the official mailbox{box}.",
+    "Gửi lại từ hộp thư công vụ[[ {box}]].",
+    "Send it again from the official mailbox[[ {box}]].",
 )
 _FREE_RECIPIENT = Text(
     "Địa chỉ nhận {address} là hộp thư miễn phí, không phải hộp thư công vụ.",
     "The recipient {address} is a free mailbox, not an official one.",
-    "Gửi tới hộp thư công vụ{box}. Nếu người nhận là công dân, doanh nghiệp: trả lời thư của họ hoặc ghi rõ "
+    "Gửi tới hộp thư công vụ[[ {box}]]. Nếu người nhận là công dân, doanh nghiệp: trả lời thư của họ hoặc ghi rõ "
     "“Kính gửi: Ông/Bà/Công ty …”.",
-    "Send it to the official mailbox{box}. If the recipient is a citizen or business, reply to their message or "
+    "Send it to the official mailbox[[ {box}]]. If the recipient is a citizen or business, reply to their message or "
     "address them as “Kính gửi: Ông/Bà/Công ty …”.",
 )
 _NOT_ISSUED = Text(
@@ -464,7 +528,7 @@ _NOT_ISSUED = Text(
 
 
 def _box_text(box: Mailbox | None) -> str:
-    return f" {box.address}" if box is not None else ""
+    return box.address if box is not None else ""
 
 
 def _outgoing(c: Case) -> bool:
@@ -483,8 +547,8 @@ def _outgoing(c: Case) -> bool:
     other=Text(
         "Địa chỉ {address} không phải hộp thư công vụ.",
         "{address} is not an official mailbox.",
-        "Sử dụng hộp thư công vụ{box}.",
-        "Use the official mailbox{box}.",
+        "Sử dụng hộp thư công vụ[[ {box}]].",
+        "Use the official mailbox[[ {box}]].",
     ),
 )
 def free_mailbox(c: Case) -> Answer:
@@ -577,8 +641,8 @@ def _exception(c: Case, address: str) -> bool:
     recipient=Text(
         "Địa chỉ nhận {address} của cán bộ, cơ quan không thuộc tên miền .gov.vn.",
         "The recipient {address} is a member of staff or agency outside .gov.vn.",
-        "Gửi tới hộp thư công vụ{box}.",
-        "Send it to the official mailbox{box}.",
+        "Gửi tới hộp thư công vụ[[ {box}]].",
+        "Send it to the official mailbox[[ {box}]].",
     ),
     imitation=Text(
         "Tên miền {domain} giống tên miền chính thức {official} nhưng không phải là tên miền đó.",
@@ -673,14 +737,14 @@ def free_mailbox_exception(c: Case) -> Answer:
     RETURN,
     "N03",
     text=Text(
-        "Văn bản chính thức {code} được gửi từ hộp thư cá nhân {address}.",
-        "The official document {code} was sent from the personal mailbox {address}.",
-        "Văn thư cơ quan gửi lại từ hộp thư công vụ của cơ quan{box}.",
-        "The registry sends it again from the agency's mailbox{box}.",
+        "Văn bản chính thức[[ {code}]] được gửi từ hộp thư cá nhân {address}.",
+        "The official document[[ {code}]] was sent from the personal mailbox {address}.",
+        "Văn thư cơ quan gửi lại từ hộp thư công vụ của cơ quan[[ {box}]].",
+        "The registry sends it again from the agency's mailbox[[ {box}]].",
     ),
     recipient=Text(
-        "Văn bản chính thức {code} chỉ gửi tới hộp thư cá nhân, không có hộp thư của cơ quan.",
-        "The official document {code} went to personal mailboxes only, none of an agency.",
+        "Văn bản chính thức[[ {code}]] chỉ gửi tới hộp thư cá nhân, không có hộp thư của cơ quan.",
+        "The official document[[ {code}]] went to personal mailboxes only, none of an agency.",
         "Gửi tới hộp thư công vụ của cơ quan nhận; cá nhân có thể nhận đồng gửi.",
         "Send it to the agency's mailbox; persons may get a copy.",
     ),
@@ -821,8 +885,13 @@ def pdf_only(c: Case) -> Answer:
     if r.main.type == "pdf":
         reason = "có mật khẩu" if r.main.encrypted else "bị lỗi"
         return [Hit(r.main.path, evidence=r.main.type, text="broken", facts={"file": r.main.path, "reason": reason})]
-    facts = {"file": r.main.path, "type": r.main.type}
+    facts = {"file": r.main.path, "type": _shown(r.main.type)}
     return [Hit(r.main.path, evidence=r.main.type, facts=facts)]
+
+
+def _shown(kind: str) -> str:
+    """A file type for a person."""
+    return "không rõ" if kind in ("", "unknown") else kind
 
 
 def _received_by_committee(c: Case) -> tuple[str, ...]:
@@ -850,7 +919,7 @@ def _format_hits(
             evidence=f.type,
             disposition=disposition,
             text=text,
-            facts={"file": f.path, "type": f.type},
+            facts={"file": f.path, "type": _shown(f.type)},
             recipients=only,
         )
         for f in c.situation.inspection.files
@@ -1008,15 +1077,15 @@ def form(c: Case) -> Answer:
     text=Text(
         "Hồ sơ điện tử được gửi bằng thư điện tử.",
         "A dossier was sent by mail.",
-        "Gửi hồ sơ qua Hệ thống Gửi, nhận văn bản điện tử{address}.",
-        "Send dossiers through the document exchange system{address}.",
+        "Gửi hồ sơ qua Hệ thống Gửi, nhận văn bản điện tử[[: {address}]].",
+        "Send dossiers through the document exchange system[[: {address}]].",
     ),
 )
 def dossier_channel(c: Case) -> Answer:
     if c.reading.message_class != MessageClass.DOSSIER:
         return "no dossier"
     address = c.settings.exchange_system
-    return [Hit(facts={"address": f": {address}" if address else ""})]
+    return [Hit(facts={"address": address})]
 
 
 _CHARSETS = {
@@ -1038,20 +1107,20 @@ _CHARSETS = {
     "N16",
     text=Text(
         "{what} dùng bộ mã {encoding}, không phải Unicode.",
-        "{what} uses {encoding}, not Unicode.",
+        "{what_en} uses {encoding}, not Unicode.",
         "Dùng bộ mã Unicode theo TCVN 6909:2001.",
         "Use Unicode (TCVN 6909:2001).",
     ),
 )
 def mail_charset(c: Case) -> Answer:
     names = {f.path for f in c.situation.inspection.files}
-    places = {"subject": "Tiêu đề thư", "body": "Nội dung thư", "": "Nội dung thư"}
     return [
         Hit(
             f.about,
             f.where,
             f.value,
-            facts={"what": places.get(f.about, f.about), "encoding": _CHARSETS.get(f.value, f.value)},
+            facts=_named(f.about or "body", "what") | {"encoding": _CHARSETS.get(f.value, f.value)},
+            values={"encoding_vi": _CHARSETS.get(f.value, f.value)},
         )
         for f in c.findings("charset")
         if f.value != "font" and (f.about not in names or f.where == "filename")
@@ -1078,12 +1147,19 @@ def document_charset(c: Case) -> Answer:
         if f.about in paths and f.where != "filename" and f.about not in told:
             told.add(f.about)
             hits.append(
-                Hit(f.about, f.where, f.value, facts={"what": f.about, "encoding": _CHARSETS.get(f.value, f.value)})
+                Hit(
+                    f.about,
+                    f.where,
+                    f.value,
+                    facts={"what": f.about, "encoding": _CHARSETS.get(f.value, f.value)},
+                    values={"encoding_vi": _CHARSETS.get(f.value, f.value)},
+                )
             )
     for file in c.situation.inspection.files:
         if file.fonts and file.path not in told:
             fonts = ", ".join(file.fonts[:3])
-            hits.append(Hit(file.path, evidence=fonts, facts={"what": file.path, "encoding": f"phông {fonts}"}))
+            facts = {"what": file.path, "encoding": f"phông {fonts}"}
+            hits.append(Hit(file.path, evidence=fonts, facts=facts, values={"font": fonts}))
     return hits
 
 
@@ -1121,20 +1197,20 @@ def _signable(c: Case) -> str:
     RETURN,
     "N05",
     text=Text(
-        "{issuer} đã được cấp chứng thư số từ {since} nhưng văn bản {code} chưa có chữ ký số.",
-        "{issuer} has had a certificate since {since}, but the document {code} is not signed.",
+        "{issuer} đã được cấp chứng thư số từ {since} nhưng văn bản[[ {code}]] chưa có chữ ký số.",
+        "{issuer} has had a certificate since {since}, but the document[[ {code}]] is not signed.",
         "Ký số văn bản rồi gửi lại.",
         "Sign the document digitally and send it again.",
     ),
     expected=Text(
-        "Văn bản {code} chưa có chữ ký số của người có thẩm quyền và của cơ quan.",
-        "The document {code} is signed neither by the competent person nor by the agency.",
+        "Văn bản[[ {code}]] chưa có chữ ký số của người có thẩm quyền và của cơ quan.",
+        "The document[[ {code}]] is signed neither by the competent person nor by the agency.",
         "Ký số văn bản rồi gửi lại.",
         "Sign the document digitally and send it again.",
     ),
     partly=Text(
-        "Văn bản {code} thiếu chữ ký số của {missing_vi}.",
-        "The document {code} lacks the signature of {missing_en}.",
+        "Văn bản[[ {code}]] thiếu chữ ký số của {missing_vi}.",
+        "The document[[ {code}]] lacks the signature of {missing_en}.",
         "Bổ sung chữ ký số còn thiếu.",
         "Add the missing signature.",
     ),
@@ -1168,7 +1244,8 @@ def signature_missing(c: Case) -> Answer:
         return "the directory does not say whether the issuing agency has a certificate"
     assert r.issuer is not None and r.issuer.certificate is not None
     facts = {"issuer": r.issuer.name, "since": _vn(r.issuer.certificate.issued_on), "code": code}
-    return [Hit(r.main.path, evidence="NO_SIGNATURE", facts=facts)]
+    values = {"issuing_agency": r.issuer.name, "cert_since": facts["since"]}
+    return [Hit(r.main.path, evidence="NO_SIGNATURE", facts=facts, values=values)]
 
 
 @rule(
@@ -1410,21 +1487,21 @@ def origin_proved(c: Case) -> Answer:
     fixed=True,
     text=Text(
         "{file} được mã hóa nên không kiểm tra được.",
-        "{file} is encrypted and cannot be inspected.",
+        "{file_en} is encrypted and cannot be inspected.",
         "Gửi bản không mã hóa, hoặc thỏa thuận tuyến gửi mã hóa với Văn thư.",
         "Send it unencrypted, or agree on an encrypted route with the clerk.",
     ),
 )
 def encrypted(c: Case) -> Answer:
     hits = [
-        Hit(f.about, f.where, f.value, facts={"file": f.about or "Thông điệp"})
+        Hit(f.about, f.where, f.value, facts=_named(f.about))
         for f in c.findings("uninspectable", *_OTHER_RULE)
         if not _archive_of(c, f.about)
     ]
     told = {h.about for h in hits}
     for file in c.situation.inspection.files:
         if file.encrypted and file.path not in told and not _archive_of(c, file.path):
-            hits.append(Hit(file.path, evidence="encrypted", facts={"file": file.path}))
+            hits.append(Hit(file.path, evidence="encrypted", facts=_named(file.path)))
     return hits
 
 
@@ -1481,11 +1558,27 @@ def archive_name(c: Case) -> Answer:
     return hits
 
 
+#: The end of an entry of a file list: extension, then size. Its name is what stands before in the line.
 _LISTED = re.compile(
-    r"(?P<name>[^\s|;:*?\"<>][^\n|;:*?\"<>]{0,120}?\.(?:pdf|docx?|xlsx?|zip|rar|pptx?))"
-    r"[\s|;:,()–-]{1,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>KiB|MiB|KB|MB|GB|bytes|byte|B)\b",
+    r"\.(?:pdf|docx?|xlsx?|zip|rar|pptx?)(?P<gap>[\s|;:,(–-]{1,40})(?P<size>\d+(?:[.,]\d+)?)\s*"
+    r"(?P<unit>KiB|MiB|KB|MB|GB|bytes|byte|B)\b",
     re.IGNORECASE,
 )
+#: What parts a name from what stands before it in the line; a number, dash or bullet before it is not part of it.
+_BEFORE_NAME = re.compile(r"[\n|;:*?\"<>\t]|,\s")
+_ORDINAL = re.compile(r"^\s*(?:\(?\d{1,3}\s*[.)/]\s+|[-+•–]\s*)")
+
+
+def _listed(text: str) -> list[tuple[str, str, str]]:
+    """Name, size and unit of every entry of a list in the body. Linear in the text."""
+    found = []
+    for match in _LISTED.finditer(text):
+        head = text[max(0, match.start() - 160) : match.start("gap")]
+        end = max((one.end() for one in _BEFORE_NAME.finditer(head)), default=0)
+        name = _ORDINAL.sub("", head[end:]).strip()
+        if name.rpartition(".")[0]:
+            found.append((name, match["size"], match["unit"]))
+    return found
 
 
 @rule(
@@ -1512,9 +1605,7 @@ def file_list(c: Case) -> Answer:
     if r.message_class != MessageClass.DOSSIER or len(r.files) < 3:
         return "no dossier with several annexes"
     # the list stands in the body; a list inside a file is not compared, only noticed
-    listed = [
-        (m["name"].strip(), m["size"], m["unit"]) for m in _LISTED.finditer(c.situation.inspection.message.body_text)
-    ]
+    listed = _listed(c.situation.inspection.message.body_text)
     if not listed:
         if any(
             has(padded(f.name.replace("_", " ")), (" danh muc ", f" {padded('danh mục').strip()} ")) for f in r.files
@@ -1523,20 +1614,22 @@ def file_list(c: Case) -> Answer:
         return [Hit("body")]
     present = {padded(f.name).strip(): f for f in (*r.files, *r.attached)}
     hits = []
+    values = {"n_listed": str(len(listed)), "n_found": str(len(r.files))}
     for name, size, unit in listed:
         file = present.get(padded(name).strip()) or next(
             (f for key, f in present.items() if padded(name).strip().endswith(f" {key}")), None
         )
         if file is None:
             facts = {"file": name, "reason_vi": "không có trong thư", "reason_en": "not in the message"}
-            hits.append(Hit(name, "danh mục", "missing", RETURN, "wrong", facts))
+            hits.append(Hit(name, "danh mục", "missing", RETURN, "wrong", facts, values=values | {"list": name}))
         elif not _size_fits(file.size, size, unit):
             facts = {
                 "file": name,
                 "reason_vi": f"kích thước thực tế {file.size} byte",
                 "reason_en": f"its size is {file.size} bytes",
             }
-            hits.append(Hit(name, "danh mục", f"{size} {unit}", RETURN, "wrong", facts))
+            stated = f"{size} {unit}"
+            hits.append(Hit(name, "danh mục", stated, RETURN, "wrong", facts, values=values | {"list": name}))
     return hits
 
 
@@ -1635,8 +1728,8 @@ def electronic_required(c: Case) -> Answer:
     RETURN,
     "N12",
     text=Text(
-        "Tệp {file} là văn bản nội bộ.",
-        "{file} is an internal paper.",
+        "{file} là văn bản nội bộ.",
+        "{file_en} is an internal paper.",
         "Không gửi văn bản nội bộ cho Ủy ban nhân dân tỉnh.",
         "Do not send internal papers to the provincial committee.",
     ),
@@ -1655,7 +1748,7 @@ def internal_paper(c: Case) -> Answer:
     files = [f.path for f in r.files if f.document is not None and f.document.internal]
     files += [f.about for f in c.findings("circulation", "internal") if f.about not in files]
     only = () if len(receivers) == len(c.targets) else receivers
-    return [Hit(path, evidence="internal", facts={"file": path or "Thông điệp"}, recipients=only) for path in files]
+    return [Hit(path, evidence="internal", facts=_named(path), recipients=only) for path in files]
 
 
 # -- delivery lists (rules.md 1.6) -----------------------------------------------------------------------------------
@@ -1668,8 +1761,8 @@ def internal_paper(c: Case) -> Answer:
     WARN,
     "N15",
     text=Text(
-        "Văn bản {code} thuộc loại gửi đồng thời bản điện tử và bản giấy ({item}).",
-        "The document {code} goes both electronically and on paper ({item}).",
+        "Văn bản[[ {code}]] thuộc loại gửi đồng thời bản điện tử và bản giấy ({item}).",
+        "The document[[ {code}]] goes both electronically and on paper ({item}).",
         "Gửi bản giấy theo quy định.",
         "Send the paper copy as well.",
     ),
@@ -1688,6 +1781,7 @@ def paper_due(c: Case) -> Answer:
             evidence=c.delivery.item,
             facts={"code": code, "item": c.delivery.item_vi},
             rule=c.delivery.item,
+            values={"list_item_vi": c.delivery.item_vi},
         )
     ]
 
@@ -1780,14 +1874,9 @@ def meeting_papers(c: Case) -> Answer:
         return []
     shown = f"{start.astimezone(VIETNAM):%H:%M ngày %d/%m/%Y}"
     hours = f"{lead.total_seconds() / 3600:.1f}".replace(".", ",")
-    return [
-        Hit(
-            "meeting",
-            evidence=hours,
-            text="past" if lead < dt.timedelta() else "",
-            facts={"start": shown, "hours": hours},
-        )
-    ]
+    facts, late = {"start": shown, "hours": hours}, lead < dt.timedelta()
+    values = {"meeting_start": shown} | ({} if late else {"hours": hours})
+    return [Hit("meeting", evidence=hours, text="past" if late else "", facts=facts, values=values)]
 
 
 @rule(
@@ -1834,14 +1923,14 @@ def next_working_day(day: dt.date, holidays: Iterable[dt.date]) -> dt.date:
     WARN,
     "N14",
     text=Text(
-        "Văn bản {code} ký ngày {signed}, gửi ngày {sent}.",
-        "The document {code} was signed on {signed} and sent on {sent}.",
+        "Văn bản[[ {code}]] ký ngày {signed}, gửi ngày {sent}.",
+        "The document[[ {code}]] was signed on {signed} and sent on {sent}.",
         "Gửi văn bản điện tử ngay sau khi ký, {limit}.",
         "Send documents right after signing ({limit}).",
     ),
     future=Text(
-        "Văn bản {code} ghi ngày {signed}, sau ngày gửi {sent}.",
-        "The document {code} bears the date {signed}, after the day it was sent, {sent}.",
+        "Văn bản[[ {code}]] ghi ngày {signed}, sau ngày gửi {sent}.",
+        "The document[[ {code}]] bears the date {signed}, after the day it was sent, {sent}.",
         "Kiểm tra ngày ký của văn bản.",
         "Check the date of the document.",
     ),
@@ -1972,14 +2061,14 @@ def number_twice(c: Case) -> Answer:
     "Recalled documents",
     WARN,
     text=Text(
-        "Văn bản {code} đã bị thu hồi (mã {case}).",
-        "The document {code} was recalled (case {case}).",
+        "Văn bản[[ {code}]] đã bị thu hồi (mã {case}).",
+        "The document[[ {code}]] was recalled (case {case}).",
         "Không sử dụng văn bản đã thu hồi.",
         "Do not use a recalled document.",
     ),
     recall=Text(
-        "Thông báo thu hồi văn bản {code}.",
-        "A notice that recalls {code}.",
+        "Thông báo thu hồi văn bản[[ {code}]].",
+        "A notice that recalls a document[[: {code}]].",
         "Hủy bỏ văn bản bị thu hồi trên hệ thống và báo lại cho nơi gửi.",
         "Cancel the recalled document in your system and tell the sender.",
     ),
@@ -1991,7 +2080,7 @@ def recalled(c: Case) -> Answer:
         codes = ", ".join(r.document.cites[:3]) or (r.document.code.value if r.document.code else "")
         hits.append(Hit(r.main.path if r.main else "", text="recall", facts={"code": codes}, note="recall"))
     for known in c.situation.history.documents:
-        if known.recalled and r.main is not None and known.content == r.main.sha256:
+        if known.recalled and r.main is not None and known.content in ("", r.main.sha256):
             code = r.document.code.value if r.document and r.document.code else ""
             hits.append(Hit(r.main.path, evidence=known.case, facts={"code": code, "case": known.case}))
     return hits or "no recall is known"

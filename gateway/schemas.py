@@ -25,6 +25,8 @@ def models() -> dict[str, type[BaseModel]]:
         "agencies": table("agencies", directory.Agency),
         "mailboxes": table("mailboxes", directory.MailboxRow),
         "exceptions": table("exceptions", directory.FreeMailboxException),
+        "meetings": table("meetings", directory.Meeting),
+        "publications": table("publications", directory.Publication),
     }
 
 

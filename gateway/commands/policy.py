@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -165,19 +166,34 @@ def _settings(folder: Path) -> Any:
     """What examining needs; a missing gateway.yaml means the default budgets."""
     from gateway.inspection import examine
 
-    budget = config.read(folder).budget if (folder / "gateway.yaml").exists() else config.Budget()
+    budget = config.read(folder).budget if (folder / "gateway.yaml").exists() else config.Budget.model_validate({})
     trust = folder / "trust"
     return examine.Settings(budget, trust if trust.is_dir() else None, None)
 
 
 def _against(folder: Path, agencies: directory.Directory, new: Path) -> Any:
+    return _replayed(folder, policy.load(folder, new), agencies)
+
+
+def _replayed(
+    folder: Path,
+    judged_by: policy.Policy,
+    agencies: directory.Directory,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+    processes: int = 2,
+) -> Any:
     from gateway import replay
     from gateway.database import Database
+    from gateway.store import Store
 
-    database = Database.open(config.read(folder).database_url)
+    settings = config.read(folder)
+    database = Database.open(settings.database_url)
+    inspect = replay.inspector(Store(settings.data / "blobs"), _settings(folder))
     try:
         with database.engine.connect() as connection:
-            return replay.run(replay.stored(connection), policy.load(folder, new), agencies)
+            rows = replay.stored(connection, since, until)
+            return replay.run(rows, judged_by, agencies, processes, inspect)
     finally:
         database.close()
 
@@ -208,6 +224,7 @@ def explain(
     judged_by, agencies = policy.load(folder), directory.load(folder / "directory")
     inspect = _reader(folder)
     code = 0
+    archive = _archive(folder)
     for path in files:
         try:
             facts = inspect(path)
@@ -216,6 +233,9 @@ def explain(
             code = 2
             continue
         found = situation(agencies, facts, moment, mail_from, rcpt or [], direction, authenticated)
+        found = replace(
+            found, history=policy.history(agencies, found.envelope.sender.key, moment, facts, _known(archive, facts))
+        )
         verdict, traces = policy.explain(judged_by, agencies, found)
         if as_json:
             typer.echo(json.dumps(as_dict(str(path), verdict, traces), ensure_ascii=False))
@@ -223,7 +243,32 @@ def explain(
             typer.echo(as_text(str(path), found, verdict, traces))
         if verdict.disposition >= policy.Disposition.RETURN:
             code = code or 1
+    if archive is not None:
+        archive.close()
     raise typer.Exit(code)
+
+
+def _archive(folder: Path) -> Any:
+    """The archive's database, or None where there is none yet."""
+    from gateway.database import Database
+
+    try:
+        settings = config.read(folder)
+    except ConfigError:
+        return None
+    if settings.database_url.startswith("sqlite") and not (settings.data / "gateway.db").exists():
+        return None
+    return Database.open(settings.database_url)
+
+
+def _known(archive: Any, facts: Inspection) -> tuple[policy.KnownDocument, ...]:
+    """Documents of the archive with the message's numbers."""
+    from gateway.archive import known_documents
+
+    if archive is None:
+        return ()
+    with archive.engine.connect() as connection:
+        return known_documents(connection, facts)
 
 
 def situation(
@@ -354,17 +399,9 @@ def replay_(
     as_json: Json = False,
 ) -> None:
     """Xét lại thư đã lưu theo chính sách khác, từ dữ kiện đã ghi / the archive under another policy."""
-    from gateway import replay
-    from gateway.database import Database
-
     start, end = _moment(since, "--since"), _moment(until, "--until")
     judged_by, agencies = policy.load(folder, new), directory.load(folder / "directory")
-    database = Database.open(config.read(folder).database_url)
-    try:
-        with database.engine.connect() as connection:
-            result = replay.run(replay.stored(connection, start, end), judged_by, agencies, processes)
-    finally:
-        database.close()
+    result = _replayed(folder, judged_by, agencies, start, end, processes)
     rules = sorted(set(result.rules_before) | set(result.rules_after))
     if as_json:
         for rule, agency in rules:
@@ -386,6 +423,8 @@ def replay_(
                 "rules_after": one.rules_after,
             }
             typer.echo(json.dumps(row, ensure_ascii=False))
+        for case in result.inspected:
+            typer.echo(json.dumps({"case": case, "inspected": True}))
         for case in result.unreadable:
             typer.echo(json.dumps({"case": case, "error": "facts cannot be read"}))
     else:
@@ -400,6 +439,8 @@ def replay_(
             typer.echo(f"  {one.case} {one.agency} {one.before} → {one.after}: {', '.join(one.rules_after) or '—'}")
         if len(result.changes) > 200:
             typer.echo(f"  … và {len(result.changes) - 200} thư khác (--json: tất cả)")
+        if result.inspected:
+            typer.echo(f"  {len(result.inspected)} thư phải kiểm tra lại từ bản gốc / inspected again")
         if result.unreadable:
             print(f"congvan: {len(result.unreadable)} thư không đọc được dữ kiện", file=sys.stderr)
     raise typer.Exit(0)
