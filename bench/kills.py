@@ -78,7 +78,8 @@ def main() -> None:
             folder,
             hop_port=sink.port,
             auth_port=passwords.port,
-            extra="limits: {free_disk: 0, new_connections_per_minute: 100000}\nretry: {schedule: [1s], jitter: 0}\n",
+            extra="limits: {free_disk: 0, new_connections_per_minute: 100000}\nbudget: {workers: 1}\n"
+            "retry: {schedule: [1s], jitter: 0}\n",
         )
         gateway = harness.Gateway(config)
         verified = 0

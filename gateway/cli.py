@@ -27,6 +27,7 @@ GROUPS = {
     "queue": "queue",
     "held": "held",
     "stats": "stats",
+    "imap": "imap",
     "directory": "directory",
     "trust": "trust",
 }

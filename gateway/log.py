@@ -55,7 +55,7 @@ class MailLog:
     def write(self, case: str, act: str, **about: object) -> None:
         """`act` is a word of the trade: received, refused, held, delivered, deferred, failed, returned, released."""
         now = dt.datetime.now(VIETNAM).isoformat(timespec="seconds")
-        words = " ".join(f"{key}={_quoted(value)}" for key, value in about.items() if value not in ("", None))
+        words = " ".join(f"{key}={_quoted(value)}" for key, value in about.items() if value not in ("", None, [], ()))
         self._stream.write(f"{now} {case} {act} {words}\n")
         self._stream.flush()
 
