@@ -21,6 +21,7 @@ from gateway import log as logs
 from gateway.archive import Archive
 from gateway.database import Database
 from gateway.errors import ConfigError, Problem
+from gateway.imap_poll import Poller
 from gateway.inspection.run import Inspector
 from gateway.message import VIETNAM
 from gateway.passwords import PasswordChecker
@@ -125,6 +126,11 @@ class Daemon:
                     server.port
                 )
             self._write_ports()
+            if settings.imap is not None:
+                spill = settings.data / "spill"
+                spill.mkdir(mode=0o700, exist_ok=True)
+                poller = Poller(settings.imap, self.pipeline, database, self._log, spill=spill, limits=settings.limits)
+                tasks.append(asyncio.create_task(poller.run(self._stop), name="imap"))
             notify("READY=1\nSTATUS=serving")
             self._log.info("serving", ports=self.ports, policy=self.rules.policy.digest)
             if ready is not None:
