@@ -591,8 +591,8 @@ def scanned(data: bytes, dpi: int = 200, seed: int = 0) -> bytes:
     import cv2
     import numpy as np
 
-    from gateway.commands.inspect import _pdf_of
     from gateway.inspection import pages
+    from gateway.inspection.annotate import pdf_of
 
     rng = np.random.default_rng(seed)
     images = []
@@ -604,7 +604,7 @@ def scanned(data: bytes, dpi: int = 200, seed: int = 0) -> bytes:
             image = cv2.warpAffine(image, turn, (width, height), borderValue=(255, 255, 255))
             image = cv2.GaussianBlur(image, (0, 0), 0.6) + rng.normal(0, 6, image.shape).astype(np.float32)
             images.append(np.clip(image * 0.96 + 4, 0, 255).astype(np.uint8))
-    return _pdf_of(images, dpi)
+    return pdf_of(images, dpi)
 
 
 def fields(count: int, scan: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import random
@@ -19,6 +20,7 @@ from bench import text_corpus as corpus
 from gateway.config import Budget, Clamd
 from gateway.inspection import examine, malware, secrecy, text
 from gateway.inspection.findings import Inspection, Status
+from tests import signed_files as files
 from tests.data.inspection import ole
 
 QUICK = examine.Settings(budget=Budget(ocr=False))
@@ -177,6 +179,61 @@ def test_encrypted_mail() -> None:
     assert "pgp" in values(examine.examine_message(multipart, QUICK), "uninspectable")
 
 
+class TestCms:
+    @staticmethod
+    def signed(content: bytes, *, apart: bool, pem: bool = False) -> bytes:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+        own = files.pki().department
+        builder = pkcs7.PKCS7SignatureBuilder().set_data(content).add_signer(own.certificate, own.key, hashes.SHA256())
+        options = [pkcs7.PKCS7Options.Binary] + [pkcs7.PKCS7Options.DetachedSignature] * apart
+        return builder.sign(Encoding.PEM if pem else Encoding.DER, options)
+
+    @staticmethod
+    def states(found: Inspection) -> list[str]:
+        return [signature.state.value for file in found.files for signature in file.signatures]
+
+    @pytest.mark.parametrize("name", ["a.docx.p7s", "a.p7s"])
+    def test_beside_its_file(self, name: str) -> None:
+        document = corpus.docx("Kính gửi")
+        apart = self.signed(document, apart=True)
+        mail = corpus.eml(files={"a.docx": document, name: apart})
+        assert self.states(examine.examine_message(mail, QUICK)) == ["UNTRUSTED_CHAIN"]
+        zipped = corpus.zipped({"trong/a.docx": document, f"trong/{name}": apart})
+        assert self.states(file(zipped, "a.zip")) == ["UNTRUSTED_CHAIN"]
+        other = corpus.eml(files={"a.docx": corpus.docx("khác"), name: apart})
+        assert self.states(examine.examine_message(other, QUICK)) == ["TAMPERED"]
+
+    def test_alone_it_is_not_checked(self) -> None:
+        found = file(self.signed(b"x", apart=True), "a.pdf.p7s")
+        assert self.states(found) == ["ERROR"] and "not checked" in found.files[0].signatures[0].reason
+
+    @pytest.mark.parametrize("pem", [False, True])
+    def test_opaque_content_is_opened(self, pem: bool) -> None:
+        found = file(self.signed(corpus.docx("TỐI MẬT"), apart=False, pem=pem), "a.p7m")
+        assert self.states(found) == ["UNTRUSTED_CHAIN"] and values(found, "secrecy") == {"toi_mat"}
+        assert [f.type for f in found.files] == ["p7s", "docx"]
+
+    def test_opaque_mail(self) -> None:
+        inside = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        inside += base64.encodebytes("Kính gửi\nTỐI MẬT\nabc".encode())
+        mail = corpus.eml(files={"smime.p7m": self.signed(inside, apart=False)})
+        assert values(examine.examine_message(mail, QUICK), "secrecy") == {"toi_mat"}
+
+    @pytest.mark.parametrize(("change", "state"), [(b"", "UNTRUSTED_CHAIN"), (b"!", "TAMPERED")])
+    def test_multipart_signed(self, change: bytes, state: str) -> None:
+        entity = b"Content-Type: text/plain\r\n\r\nKinh gui"
+        signature = base64.encodebytes(self.signed(entity, apart=True)).replace(b"\n", b"\r\n")
+        mail = b'From: a@b.vn\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary="=s"; '
+        mail += b'protocol="application/pkcs7-signature"\r\n\r\n--=s\r\n' + entity + change + b"\r\n--=s\r\n"
+        mail += (
+            b'Content-Type: application/pkcs7-signature; name="smime.p7s"\r\nContent-Transfer-Encoding: base64\r\n\r\n'
+        )
+        mail += signature + b"--=s--\r\n"
+        assert self.states(examine.examine_message(mail, QUICK)) == [state]
+
+
 class TestGuards:
     def test_a_broken_check_is_told_and_the_others_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(text, "extract", lambda *_: 1 / 0)
@@ -332,4 +389,23 @@ def test_inspect_annotates(tmp_path: Path) -> None:
 
 
 def test_inspect_missing_file(tmp_path: Path) -> None:
-    assert run(str(tmp_path / "nothing.pdf")).returncode == 2
+    (tmp_path / "a.txt").write_text("x")
+    done = run(str(tmp_path / "nothing.pdf"), str(tmp_path / "a.txt"), "--json")
+    assert done.returncode == 2 and "nothing.pdf: No such file" in done.stderr
+    assert json.loads(done.stdout)["type"] == "txt", "the other files are told all the same"
+
+
+def test_inspect_keeps_the_order_of_its_files(tmp_path: Path) -> None:
+    paths = []
+    for n in range(6):
+        paths.append(str(tmp_path / f"{n}.docx"))
+        Path(paths[-1]).write_bytes(corpus.docx("Kính gửi\n" * (1 + 3000 * (n % 2))))
+    done = run(*paths, "--json", "--workers", "2")
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == paths
+
+
+def test_inspect_a_file_beyond_its_limit(tmp_path: Path) -> None:
+    with (tmp_path / "lon.bin").open("wb") as sparse:
+        sparse.truncate((200 << 20) + 1)
+    done = run(str(tmp_path / "lon.bin"))
+    assert done.returncode == 2 and "quá 200 MiB" in done.stderr and "Traceback" not in done.stderr

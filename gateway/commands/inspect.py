@@ -5,14 +5,23 @@ Works without a gateway: no configuration means default budgets and no trusted r
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import hashlib
 import json
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
+from gateway import config as configuration
+from gateway.errors import ConfigError
 from gateway.inspection.findings import FileFacts, Finding, Inspection, Status
+from gateway.inspection.run import Inspector
 
 app = typer.Typer()
 
@@ -35,6 +44,10 @@ _FINDINGS = {
 }  # fmt: skip
 
 
+#: A file that no mail could bring (the largest limit of servers in use is 50 MB) is still read up to this many bytes.
+LARGEST = 200 << 20
+
+
 @app.command("inspect")
 def inspect(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="PDF, Office, ZIP, RAR, ảnh, EML …")],
@@ -44,57 +57,118 @@ def inspect(
         Path | None,
         typer.Option("--annotate", help="Vẽ những gì đã thấy lên trang: .pdf hoặc .png / draw what was seen"),
     ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Thời gian tối đa cho một tệp / most seconds for one file")
+    ] = 120,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Số tiến trình song song; 0: số nhân / processes; 0: one a core")
+    ] = 0,
 ) -> None:
     """Những gì cổng thấy trong tệp: chữ ký số, con dấu, độ mật, độ khẩn, số ký hiệu … / the facts about files.
 
-    Exit code 0: every file was read; 1: a file or a check could not be; 2: usage.
+    Files are read in confined worker processes, several at a time, and told in the order given. Exit code 0: every file
+    was read; 1: a file or a check could not be; 2: usage, or a file that is not there.
     """
-    from gateway.inspection import examine
-
     if annotate is not None and (len(files) != 1 or annotate.suffix.lower() not in (".pdf", ".png")):
         print(
             "congvan: --annotate cần đúng một tệp và tên .pdf hoặc .png / one FILE, and a name ending in .pdf or .png",
             file=sys.stderr,
         )
         raise typer.Exit(2)
-    settings = _settings(config)
-    if settings.trust is None and not as_json:
+    budget, trust = _settings(config)
+    if trust is None and not as_json:
         print("Không có gốc tin cậy (--config): chữ ký số chỉ được xét về toàn vẹn, không xét tin cậy.\n"
               "No trusted roots: signatures cannot be VALID.\n", file=sys.stderr)  # fmt: skip
-    code = 0
-    for path in files:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            print(f"congvan: {path}: {error.strerror}", file=sys.stderr)
-            code = 2
-            continue
-        facts = examine.examine_file(data, path.name, settings)
-        code = code or int(bool(facts.failed))
-        if as_json:
-            print(json.dumps(as_dict(str(path), facts), ensure_ascii=False))
-        else:
-            print(as_text(str(path), facts))
-        if annotate is not None and not _annotate(data, facts, annotate):
-            print(f"congvan: {path}: không có trang để vẽ / no pages to draw on", file=sys.stderr)
-            code = code or 1
+    # A person waits for this answer and no mail server does: time enough for every page of a scan.
+    budget = budget.model_copy(
+        update={
+            "seconds": seconds, "file_seconds": seconds, "ocr_seconds": max(seconds / 2, 1.0),
+            "ocr_pages": max(budget.ocr_pages, 20),
+        }
+    )  # fmt: skip
+    settings = {"budget": budget.model_dump(mode="json"), "trust": str(trust.resolve()) if trust else ""}
+    count = min(workers or len(os.sched_getaffinity(0)), len(files))
+    code = asyncio.run(_all(files, settings, seconds, count, as_json, annotate))
     raise typer.Exit(code)
 
 
-def _settings(config: Path | None) -> Any:
-    from gateway.inspection import examine
+async def _all(
+    files: list[Path], settings: dict[str, Any], seconds: float, workers: int, as_json: bool, annotate: Path | None
+) -> int:
+    """Inspect the files in a pool and print them in their order, each as soon as it and those before it are done."""
+    inspector = Inspector(settings, workers=workers, seconds=seconds, log=structlog.get_logger())
+    running = asyncio.create_task(inspector.run())
+    gate = asyncio.Semaphore(workers)  # no more files in memory than are being read
+    code = 0
 
+    async def one(path: Path) -> tuple[bytes, Inspection] | str:
+        async with gate:
+            try:
+                data = await asyncio.to_thread(_read, path)
+            except OSError as error:
+                return error.strerror or str(error)
+            facts = await inspector.file(data, path.name)
+            return data if annotate else b"", facts
+
+    jobs = [asyncio.create_task(one(path)) for path in files]
+    try:
+        for path, job in zip(files, jobs, strict=True):
+            await asyncio.wait({job, running}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()  # no worker could be started
+            result = await job
+            if isinstance(result, str):
+                print(f"congvan: {path}: {result}", file=sys.stderr)
+                code = 2
+                continue
+            data, facts = result
+            if not facts.files:  # no worker could read it: told as a file of which nothing is known
+                facts = facts.model_copy(update={"files": (_unread(path),)})
+            code = code or int(bool(facts.failed))
+            print(json.dumps(as_dict(str(path), facts), ensure_ascii=False) if as_json else as_text(str(path), facts))
+            sys.stdout.flush()
+            if annotate is not None and not _annotate(data, facts, annotate):
+                print(f"congvan: {path}: không có trang để vẽ / no pages to draw on", file=sys.stderr)
+                code = code or 1
+    finally:
+        for task in (*jobs, running):
+            task.cancel()
+        await asyncio.gather(*jobs, running, return_exceptions=True)
+        await inspector.stop()
+    return code
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file. OSError when it cannot be read, or is larger than what is looked at."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise OSError(
+            errno.EFBIG, f"{size} byte, quá {LARGEST >> 20} MiB: không xem / larger than {LARGEST >> 20} MiB, not read"
+        )
+    return path.read_bytes()
+
+
+def _unread(path: Path) -> FileFacts:
+    data = path.read_bytes()
+    return FileFacts(
+        name=path.name, path=path.name, sha256=hashlib.sha256(data).hexdigest(), size=len(data), type="unknown"
+    )
+
+
+def _settings(config: Path | None) -> tuple[configuration.Budget, Path | None]:
+    """Budget and folder of trusted roots of an installation; without one the defaults and None."""
     if config is None:
-        return examine.Settings()
-    from gateway import config as configuration
-
+        return configuration.Budget(), None
     gateway_file = config / "gateway.yaml"
-    budget, clamd = configuration.Budget(), None
+    budget = configuration.Budget()
     if gateway_file.exists():
-        loaded = configuration.load(configuration.Gateway, gateway_file)
-        budget, clamd = loaded.budget, loaded.clamd
+        try:
+            budget = configuration.load(configuration.Gateway, gateway_file).budget
+        except ConfigError as error:
+            print(f"congvan: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
     trust = config / "trust"
-    return examine.Settings(budget=budget, trust=trust if trust.is_dir() else None, clamd=clamd)
+    return budget, trust if trust.is_dir() else None
 
 
 def as_dict(name: str, facts: Inspection) -> dict[str, Any]:
@@ -287,79 +361,28 @@ def as_text(name: str, facts: Inspection) -> str:
 
 
 def _annotate(data: bytes, facts: Inspection, target: Path) -> bool:
-    """Boxes of seals drawn on the pages; PNG shows the first page that has one (else page 1), PDF the first twenty.
-
-    False when the file has no pages that can be shown.
-    """
+    """Draw what was seen on the pages; where nothing was, page 1 as it is. False when there are no pages to show."""
     import cv2
-    import numpy as np
 
-    from gateway.inspection import pages as viewing
+    from gateway.inspection import annotate, pages
 
     file = facts.files[0]
     try:
-        shown = viewing.open_pages(data, file.type)
-    except viewing.PageError:
+        with pages.open_pages(data, file.type) as opened:
+            places = [
+                (int(found[1]), f"{finding.kind} {finding.value}")
+                for finding in facts.findings
+                if finding.about == file.path
+                and finding.kind in ("secrecy", "urgency", "circulation")
+                and (found := re.search(r"trang (\d+)", finding.where))
+            ]
+            if annotate.annotate(opened, file, target, marks=places):
+                return True
+            image = cv2.cvtColor(opened.image(1, annotate.DPI), cv2.COLOR_RGB2BGR)
+    except pages.PageError:
         return False
-    with shown as opened:
-        wanted = sorted({seal.page for seal in file.seals} or {1})
-        if target.suffix.lower() == ".pdf":
-            wanted = sorted({*wanted, *range(1, min(opened.count, 20) + 1)})
-        drawn = []
-        for number in wanted:
-            image = np.array(opened.image(number, 100))  # a copy: the rendered page is shared and read-only
-            height, width = image.shape[:2]
-            for seal in file.seals:
-                if seal.page == number:
-                    left, top, right, bottom = seal.box
-                    corners = (int(left * width), int(top * height)), (int(right * width), int(bottom * height))
-                    cv2.rectangle(image, *corners, (0, 90, 255), 3)
-                    cv2.putText(
-                        image,
-                        f"seal {seal.score:.2f}",
-                        (corners[0][0], max(12, corners[0][1] - 6)),
-                        cv2.FONT_HERSHEY_SIMPLEX,
-                        0.5,
-                        (0, 90, 255),
-                        1,
-                    )
-            drawn.append(image)
     if target.suffix.lower() == ".png":
-        target.write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn[0], cv2.COLOR_RGB2BGR))[1].tobytes())
+        target.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     else:
-        target.write_bytes(_pdf_of(drawn))
+        target.write_bytes(annotate.pdf_of([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)]))
     return True
-
-
-def _pdf_of(images: list[Any], dpi: int = 100) -> bytes:
-    """A PDF of one JPEG a page."""
-    import cv2
-
-    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
-    kids = []
-    for image in images:
-        height, width = image.shape[:2]
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-        number = len(objects) + 1
-        box = f"{width * 72 / dpi:.1f} {height * 72 / dpi:.1f}"
-        content = f"q {width * 72 / dpi:.1f} 0 0 {height * 72 / dpi:.1f} 0 0 cm /I Do Q".encode()
-        kids.append(f"{number} 0 R")
-        objects += [
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {box}] /Contents {number + 1} 0 R /Resources << /XObject "
-            f"<< /I {number + 2} 0 R >> >> >>".encode(),
-            b"<< /Length %d >>\nstream\n" % len(content) + content + b"\nendstream",
-            (f"<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceRGB "
-            f"/BitsPerComponent 8 "
-             f"/Filter /DCTDecode /Length {len(jpeg)} >>\nstream\n").encode() + jpeg + b"\nendstream",
-        ]  # fmt: skip
-    objects[1] = f"<< /Type /Pages /Count {len(kids)} /Kids [{' '.join(kids)}] >>".encode()
-    out, offsets = bytearray(b"%PDF-1.4\n"), []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(out))
-        out += b"%d 0 obj\n" % number + body + b"\nendobj\n"
-    start = len(out)
-    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1) + b"".join(
-        b"%010d 00000 n \n" % at for at in offsets
-    )
-    out += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
-    return bytes(out)

@@ -17,6 +17,7 @@ from gateway.inspection.pages import Image, PageError, Pages
 
 DPI = 100.0
 _SEAL, _PASTED, _FRAME, _SIGNATURE = (0, 150, 0), (230, 120, 0), (170, 0, 170), (0, 80, 220)  # RGB
+_MARK = (200, 0, 0)
 
 Box = tuple[float, float, float, float]
 
@@ -28,9 +29,16 @@ class HasSeals(Protocol):
     def seals(self) -> tuple[Seal, ...]: ...
 
 
-def annotate(pages: Pages, facts: HasSeals, out: Path, signature_boxes: Iterable[tuple[int, Box]] = ()) -> list[Path]:
+def annotate(
+    pages: Pages,
+    facts: HasSeals,
+    out: Path,
+    signature_boxes: Iterable[tuple[int, Box]] = (),
+    marks: Iterable[tuple[int, str]] = (),
+) -> list[Path]:
     """Write the pages on which something was seen, with boxes: seals green (pasted pictures orange), frames violet,
-    signature fields blue. A `.pdf` holds all of them; a `.png` the first, others beside it as `NAME-PAGE.png`.
+    signature fields blue; marks (page, what) read in the text, of which only the page is known, stand at its top. A
+    `.pdf` holds all of them; a `.png` the first, others beside it as `NAME-PAGE.png`.
     Returns the files written, none when nothing was seen."""
     boxes: dict[int, list[tuple[Box, tuple[int, int, int], str]]] = {}
     for page, box in signature_boxes:
@@ -38,6 +46,9 @@ def annotate(pages: Pages, facts: HasSeals, out: Path, signature_boxes: Iterable
     for seal in facts.seals:
         label = f"con dau {seal.score:.2f}" + (" (anh dan)" if seal.pasted else "")
         boxes.setdefault(seal.page, []).append((seal.box, _PASTED if seal.pasted else _SEAL, label))
+    for page, what in dict.fromkeys(marks):
+        line = sum(1 for box, _, _ in boxes.get(page, ()) if box[2] == 0.0)
+        boxes.setdefault(page, []).append(((0.02, 0.015 * (line + 1), 0.0, 0.0), _MARK, f"{what} (chu)"))
     for n in range(1, min(pages.count, PAGES) + 1):
         try:
             for frame in frames_of(pages, n):
@@ -54,7 +65,7 @@ def annotate(pages: Pages, facts: HasSeals, out: Path, signature_boxes: Iterable
     if not drawn:
         return []
     if out.suffix.lower() == ".pdf":
-        out.write_bytes(_pdf([image for _, image in drawn]))
+        out.write_bytes(pdf_of([image for _, image in drawn]))
         return [out]
     written = []
     for n, image in drawn:
@@ -70,13 +81,14 @@ def _drawn(page: Image, boxes: list[tuple[Box, tuple[int, int, int], str]]) -> I
     height, width = image.shape[:2]
     for (left, top, right, bottom), colour, label in boxes:
         corner = round(left * width), round(top * height)
-        cv2.rectangle(image, corner, (round(right * width), round(bottom * height)), colour, 2)
+        if right > left:
+            cv2.rectangle(image, corner, (round(right * width), round(bottom * height)), colour, 2)
         place = (corner[0], max(corner[1] - 5, 10))
         cv2.putText(image, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return image
 
 
-def _pdf(images: list[Image]) -> bytes:
+def pdf_of(images: list[Image], dpi: float = DPI) -> bytes:
     """A PDF of JPEG pages (ISO 32000-1, sections 7.5 and 7.8): catalogue, page tree, and three objects a page."""
     kids = b" ".join(b"%d 0 R" % (3 + 3 * i) for i in range(len(images)))
     parts = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(images))]
@@ -84,7 +96,7 @@ def _pdf(images: list[Image]) -> bytes:
         height, width = image.shape[:2]
         quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
         body = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
-        w, h = width * 72 / DPI, height * 72 / DPI
+        w, h = width * 72 / dpi, height * 72 / dpi
         content = b"q %.2f 0 0 %.2f 0 0 cm /I Do Q" % (w, h)
         parts += [
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %.2f %.2f] /Contents %d 0 R "

@@ -168,7 +168,7 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     if code_field is None and (guess := _from_name(name)):
         code_field = DocumentField(value=guess, source="file name", confidence=0.4)
 
-    signer, signer_title = _signer(pages, signatures)
+    signer, signer_title = _signer(pages, signatures, ocr)
     recipients = _recipients(everything)
     folded_header = [vietnamese.fold(line) for line in header]
     found += any(_NATIONAL.search(line) or _MOTTO.search(line) for line in folded_header)
@@ -516,7 +516,7 @@ def _from_name(name: str) -> str | None:
 
 
 def _signer(
-    pages: list[list[str]], signatures: Sequence[Signature]
+    pages: list[list[str]], signatures: Sequence[Signature], ocr: bool = False
 ) -> tuple[DocumentField | None, DocumentField | None]:
     """Title and name at the foot. The signer's own title is the last line before the name."""
     best: tuple[str | None, str | None] = (None, None)
@@ -527,6 +527,8 @@ def _signer(
             if found[1] is not None and len(pages) > 3:
                 break  # annexes after the signed page repeat no signer
     title, name = best
+    if ocr and name and not all(map(vietnamese.is_syllable, name.split())):
+        name = None  # a signature read as letters
     person = next((s.signer for s in signatures if s.kind == "person" and s.signer), "")
     signer = DocumentField(value=name, source="text", confidence=0.93) if name else None
     if signer is None and person:

@@ -8,6 +8,7 @@ less than a millisecond.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime as dt
 import hashlib
@@ -15,7 +16,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,9 @@ UNREADABLE = frozenset({"pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx"
 _PICTURES = frozenset({"gif", "bmp", "webp", "emf", "wmf", "heic", "jp2", "psd"})
 
 Result = TypeVar("Result")
+Beside = Callable[[str], bytes | None]
+
+_ENTITY = re.compile(rb"(?:content-[a-z-]+|mime-version)[ \t]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def warm(settings: Settings) -> None:
 
             ocr.engine()
     for name in (
+        "pypdf",
         "olefile",
         "rarfile",
         "libarchive",
@@ -228,7 +233,10 @@ class _Examiner:
             content = self.check("mime", shown, lambda part=part: part.decode(data), None)  # type: ignore[misc]
             if content is None:
                 continue
-            self.file(bytes(content), shown, shown, part.content_type, 0, inline, named=True)
+            self.file(
+                bytes(content), shown, shown, part.content_type, 0, inline, named=True,
+                beside=lambda signed, part=part: _signed_part(message, part, signed, data),
+            )  # fmt: skip
         facts = self.check("mime", "headers", message.facts, None)
         self.findings[:0] = message.findings
         if facts is None:
@@ -244,9 +252,21 @@ class _Examiner:
     # -- files --
 
     def file(
-        self, data: bytes, name: str, path: str, declared: str, depth: int, inline: bool, *, named: bool = False
+        self,
+        data: bytes,
+        name: str,
+        path: str,
+        declared: str,
+        depth: int,
+        inline: bool,
+        *,
+        named: bool = False,
+        beside: Beside | None = None,
     ) -> None:
-        """One file and everything inside it. Facts are added in the order of the outermost first."""
+        """One file and everything inside it. Facts are added in the order of the outermost first.
+
+        beside: gives what a detached signature of this name was made over, or None.
+        """
         place = len(self.files)
         kind = containers.sniff(data, name)
         facts: dict[str, Any] = {
@@ -273,7 +293,7 @@ class _Examiner:
         elif kind in text.READERS or kind in PAGED:
             members = self.read(data, name, kind, path, facts)
         elif kind in ("p7s", "p7m"):
-            members = self.cms(data, kind, path, facts)
+            members = self.cms(data, kind, path, facts, beside)
         elif kind in UNREADABLE and not (kind in _PICTURES and (inline or len(data) < 20_000)):
             value = (
                 "pgp"
@@ -294,7 +314,10 @@ class _Examiner:
                               type=containers.sniff(content, member), depth=depth + 1)
                 )  # fmt: skip
                 continue
-            self.file(content, member.rsplit("/", 1)[-1] or member, below, declared_type, depth + 1, is_inline)
+            self.file(
+                content, member.rsplit("/", 1)[-1] or member, below, declared_type, depth + 1, is_inline,
+                beside=lambda signed: signed_by_name(signed, ((one, body) for one, body, *_ in members)),
+            )  # fmt: skip
 
     def found(self, kind: str, value: str, about: str, where: str = "", evidence: str = "") -> None:
         self.findings.append(Finding(kind=kind, value=value, about=about, where=where, evidence=evidence))
@@ -422,25 +445,35 @@ class _Examiner:
         self.findings += [finding.model_copy(update={"about": path}) for finding in found.findings]
         return found.signatures, found.boxes
 
-    def cms(self, data: bytes, kind: str, path: str, facts: dict[str, Any]) -> list[tuple[str, bytes, str, bool]]:
+    def cms(
+        self, data: bytes, kind: str, path: str, facts: dict[str, Any], beside: Beside | None
+    ) -> list[tuple[str, bytes, str, bool]]:
         """Cryptographic Message Syntax (RFC 5652): what is signed may lie inside (opaque) or beside it (detached)."""
         if kind == "p7m":
             facts["encrypted"] = True
             self.found("uninspectable", "smime", path)
             return []
 
-        def work() -> bytes | None:
-            from asn1crypto import cms, pem
+        def work() -> tuple[Signature, bytes | None]:
+            from gateway.inspection import cms, signature
 
-            der = pem.unarmor(data)[2] if pem.detect(data) else data
-            content = cms.ContentInfo.load(der)["content"]["encap_content_info"]["content"]
-            return content.native if content is not None else None
+            der = data
+            if data.lstrip().startswith(b"-----BEGIN"):
+                der = base64.b64decode(b"".join(data.split(b"-----")[2].split()))
+            inside = cms.parse(der).content
+            signed = beside(path.rsplit("/", 1)[-1]) if beside is not None and inside is None else None
+            return signature.check_detached(der, signed, _trust(self.settings), dt.datetime.now(dt.UTC)), inside
 
-        content = self.check("containers", path, work, b"", self.budget.file_seconds)
-        self.ran("signature", Status.SKIPPED, path, "CMS signature: recognised, not checked")
-        if content == b"":
+        found = self.check("signature", path, work, None, self.budget.file_seconds)
+        if found is None:
             self.found("uninspectable", "unknown_container", path)
-        return [("noi-dung", content, "", False)] if content else []
+            return []
+        facts["signatures"] = (found[0],)
+        inside = found[1]
+        if not inside:
+            return []
+        # An S/MIME message (RFC 8551): what was signed is a MIME entity with a header of its own.
+        return [("noi-dung.eml" if _ENTITY.match(inside) else "noi-dung", inside, "", False)]
 
     def pictures(
         self, data: bytes, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
@@ -479,10 +512,15 @@ class _Examiner:
             or bool(self.check("pages", path, lambda: opened.is_scan(1), False))
         )
         facts["scan"] = scan
-        segments: list[Segment] = []
         needed = kind != "pdf" or content.layer != "full"
         stamped = not needed and _blank_header(content.segments)
-        if scan and (needed or facts["scan"]):
+        reading = (needed or stamped) and self.can_read(path)
+        segments: list[Segment] = []
+        end = time.monotonic() + self.budget.ocr_seconds
+        if reading:  # what carries marks, number and date comes before everything else
+            segments = self.recognised(path, end, lambda ocr, seconds: ocr.head(opened, seconds))
+            self.marks(segments, path)
+        if scan:
 
             def frames() -> list[Finding]:
                 from gateway.inspection import frames
@@ -493,13 +531,6 @@ class _Examiner:
                 f.model_copy(update={"about": path})
                 for f in self.check("frames", path, frames, [], self.budget.file_seconds)
             ]
-        if needed or stamped:
-            segments = self.recognised(opened, path, facts, 1 if stamped else self.budget.ocr_pages)
-            self.marks(segments, path)
-            if segments and needed:
-                self.texts[path] = (self.texts.get(path, "") + "\n" + "\n".join(s.text for s in segments))[:KEPT_TEXT]
-            if needed and not any(len(segment.text) > 40 for segment in segments):
-                self.found("uninspectable", "garbage_text" if content.layer == "garbage" else "unreadable_scan", path)
 
         def seals() -> Any:
             from gateway.inspection import seal
@@ -513,12 +544,31 @@ class _Examiner:
             self.findings += [finding.model_copy(update={"about": path}) for finding in looked.findings]
         else:
             facts["seal_state"] = SealState.NOT_CHECKED
+        if reading and needed:
+            signed = max(facts.get("seals", ()), key=lambda one: one.score, default=None)
+            signed_page = signed.page if signed else next((page for page, _ in boxes), None)
+            rest = self.recognised(
+                path,
+                end,
+                lambda ocr, seconds: ocr.read(
+                    opened, ocr.order(opened.count, self.budget.ocr_pages, signed_page), seconds
+                ),
+            )
+            self.marks(rest, path)
+            segments += rest
+        facts["ocr_pages"] = len({segment.page for segment in segments})
+        if needed:
+            if segments:
+                self.texts[path] = (self.texts.get(path, "") + "\n" + "\n".join(s.text for s in segments))[:KEPT_TEXT]
+            if not any(len(segment.text) > 40 for segment in segments):
+                self.found("uninspectable", "garbage_text" if content.layer == "garbage" else "unreadable_scan", path)
         return segments
 
-    def recognised(self, opened: Any, path: str, facts: dict[str, Any], most: int) -> list[Segment]:
+    def can_read(self, path: str) -> bool:
+        """Whether OCR is there and wanted; why not is a fact."""
         if not self.budget.ocr:
             self.ran("ocr", Status.SKIPPED, path, "switched off in the configuration")
-            return []
+            return False
         started = time.monotonic()
         try:
             from gateway.inspection import ocr
@@ -526,17 +576,44 @@ class _Examiner:
             ocr.engine()
         except Exception as error:
             self.ran("ocr", Status.SKIPPED, path, str(error)[:200], started)
+            return False
+        return True
+
+    def recognised(self, path: str, end: float, work: Callable[[Any, float], list[Segment]]) -> list[Segment]:
+        """One piece of reading, with what is left of the time for OCR."""
+        from gateway.inspection import ocr
+
+        seconds = min(end, self.deadline - 1) - time.monotonic()
+        if seconds < 0.5:
+            # Without the head of page 1 a scan is not inspected; further pages are read as time allows.
+            status = Status.SKIPPED if any(run.check == "ocr" for run in self.runs) else Status.TIMED_OUT
+            self.ran("ocr", status, path, "no time left to read more pages")
             return []
-        seconds = max(0.5, min(self.budget.ocr_seconds, self.deadline - time.monotonic() - 1))
-        segments = self.check(
-            "ocr",
-            path,
-            lambda: ocr.read(opened, ocr.order(opened.count, most), seconds),
-            [],
-            self.budget.ocr_seconds + 2,
-        )
-        facts["ocr_pages"] = len(segments)
-        return segments
+        return self.check("ocr", path, lambda: work(ocr, seconds), [], seconds + 2)
+
+
+def signed_by_name(name: str, files: Iterable[tuple[str, bytes]]) -> bytes | None:
+    """The file that `x.pdf.p7s` (or `x.p7s`) beside it was made over: `x.pdf`, or the only other file of that stem."""
+    stem = name.rsplit(".", 1)[0]
+    others = [(one.rsplit("/", 1)[-1], data) for one, data in files if not one.lower().endswith((".p7s", ".p7m"))]
+    exact = [data for one, data in others if one == stem]
+    alike = exact or [data for one, data in others if one.rsplit(".", 1)[0] == stem]
+    return bytes(alike[0]) if len(alike) == 1 else None
+
+
+def _signed_part(message: mime.Message, signature: mime.Part, name: str, data: bytes) -> bytes | None:
+    """What a signature part was made over: its sibling in multipart/signed (RFC 1847), header and all, with the line
+    ends of mail; else the attached file of its name."""
+    parent = signature.path.rpartition(".")[0]
+    around = next((part for part in message.parts if part.multipart and part.path == parent), None)
+    if around is not None and around.content_type == "multipart/signed":
+        first = next((part for part in message.parts if part.path == f"{parent}.1".lstrip(".")), None)
+        if first is None:
+            return None
+        content = data[first.header_start : first.end]
+        return content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
+    files = ((part.filename, part.decode(data)) for part in message.attachments if part.filename)
+    return signed_by_name(name, files)
 
 
 def _blank_header(segments: list[Segment]) -> bool:
