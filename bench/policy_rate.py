@@ -2,6 +2,7 @@
 
     python bench/policy_rate.py                 all figures, about a minute
     python bench/policy_rate.py --random 1000000   judge that many random fact sets; any exception ends the run with 1
+    python bench/policy_rate.py --replay 100000    replay an archive of that many messages
 
 Judging is measured over the golden tables of the tests under the whole catalogue. CPU time, one core.
 """
@@ -9,7 +10,7 @@ Judging is measured over the golden tables of the tests under the whole catalogu
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import random
 import resource
 import shutil
@@ -22,8 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gateway import directory, policy, replay, trials  # noqa: E402
+from gateway import archive, config, directory, policy, replay, trials  # noqa: E402
+from gateway import database as db  # noqa: E402
+from gateway.database import Database  # noqa: E402
 from gateway.inspection.findings import CheckRun, Finding, Inspection, Status  # noqa: E402
+from gateway.message import MemoryBody, Received  # noqa: E402
 
 DATA = ROOT / "tests" / "data" / "policy"
 
@@ -133,25 +137,52 @@ def random_facts(rules: policy.Policy, agencies: directory.Directory, many: list
     return failures
 
 
-def replaying(rules: policy.Policy, agencies: directory.Directory, many: list[policy.Situation], count: int) -> None:
-    """Judge stored records again in two processes."""
-    rows = []
-    for number in range(count):
-        one = many[number % len(many)]
-        sender = one.envelope.sender
-        record = {
-            "envelope": {"sender": str(sender), "recipients": [str(r.address) for r in one.envelope.recipients]},
-            "origin": {"channel": one.origin.channel, "peer": one.origin.peer, "login": one.origin.login},
-            "inspection": one.inspection.model_dump(mode="json", exclude_defaults=True),
-            "verdict": {"findings": []},
-        }
-        text = json.dumps(record, ensure_ascii=False)
-        rows.append(replay.Stored(f"{number:016}", int(one.at.timestamp() * 1000), one.direction, "a", "deliver", text))
+def fill(folder: Path, rules: policy.Policy, agencies: directory.Directory, count: int, start: int = 0) -> None:
+    """Put `count` messages into the archive of a configuration, as the daemon writes them, from the golden facts; a
+    number for each, so that no two are the same. Rows only: the hash tree and the bytes are not what is measured."""
+    many = situations(agencies)
+    verdicts = [policy.judge(rules, agencies, one) for one in many]
+    database = Database.open(config.read(folder).database_url)
+    try:
+        with database.engine.execution_options(writer=True).begin() as connection:
+            for first in range(start, start + count, 1000):
+                rows = []
+                for number in range(first, min(first + 1000, start + count)):
+                    one, verdict = many[number % len(many)], verdicts[number % len(many)]
+                    data = f"Subject: {number}\r\n\r\n".encode()
+                    body = MemoryBody(data, hashlib.sha256(data).hexdigest())
+                    received = Received(f"{number:016}", one.at, one.envelope, one.origin, body)
+                    case = archive.Case(received, one.direction, one.inspection, verdict, b"", (), history=one.history)
+                    rows.append(archive._row(case, archive._record(case)))
+                db.insert(connection, db.message, rows)
+    finally:
+        database.close()
+
+
+def replaying(folder: Path, rules: policy.Policy, agencies: directory.Directory, count: int) -> None:
+    """Judge an archive of that many messages again in two processes, from its database; then once more as another
+    policy that observes one rule."""
     start = time.perf_counter()
-    result = replay.run(iter(rows), rules, agencies, 2)
-    took = time.perf_counter() - start
-    rate, lost = result.total / took, len(result.unreadable)
-    print(f"replay: {result.total} messages in {took:.1f} s, {rate:.0f} a second, {lost} unreadable")
+    fill(folder, rules, agencies, count)
+    print(f"archive: {count} messages written in {time.perf_counter() - start:.1f} s")
+    other = folder / "other.yaml"
+    other.write_text("profile: national_2026\nrules:\n  FM-01: {mode: observe, to: 2099-12-31}\n", "utf-8")
+    for name, judged_by in (("the same policy", policy.load(folder)), ("another", policy.load(folder, other))):
+        database = Database.open(config.read(folder).database_url)
+        start, used = time.perf_counter(), _cpu()
+        with database.engine.connect() as connection:
+            result = replay.run(replay.stored(connection), judged_by, agencies, 2)
+        took, used = time.perf_counter() - start, _cpu() - used
+        database.close()
+        print(
+            f"replay, {name}: {result.total} messages in {took:.1f} s, {result.total / took:.0f} a second, "
+            f"{used:.1f} s CPU, {len(result.changes)} change, {len(result.unreadable)} unreadable"
+        )
+
+
+def _cpu() -> float:
+    own, below = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
 
 
 def main() -> int:
@@ -170,11 +201,11 @@ def main() -> int:
         rules = policy.load(base)
         print(f"policy: loaded in {(time.process_time() - start) * 1000:.0f} ms CPU, {len(policy.CATALOGUE)} rules")
         agencies = directory.load(base / "directory")
-    many = situations(agencies)
-    judging(rules, agencies, many)
-    failures = random_facts(rules, agencies, many, options.random) if options.random else 0
-    if options.replay:
-        replaying(rules, agencies, many, options.replay)
+        many = situations(agencies)
+        judging(rules, agencies, many)
+        failures = random_facts(rules, agencies, many, options.random) if options.random else 0
+        if options.replay:
+            replaying(base, rules, agencies, options.replay)
     if options.mailboxes:
         sizes(options.agencies, options.mailboxes)
     return 1 if failures else 0
