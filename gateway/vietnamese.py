@@ -237,6 +237,7 @@ _NUCLEI = (
 _SYLLABLE = re.compile(f"(?:{_ONSETS})?(?:{_NUCLEI})(?:ng|nh|ch|[cmnpt])?")
 _STOPPED = re.compile("(?:ch|[cpt])$")
 _WORD = re.compile(r"[^\W\d_]+")
+_WRITTEN = re.compile(r"[^\s\x00-\x40\[-`{-\x7f]+")
 
 
 @lru_cache(maxsize=8192)
@@ -255,7 +256,9 @@ def is_syllable(word: str) -> bool:
 def plausibility(text: str, most: int = 400) -> tuple[int, int]:
     """(words that are Vietnamese syllables, all words) over the first `most` words with high characters."""
     good = total = 0
-    for found in re.finditer(r"[^\s\x00-\x40\[-`{-\x7f]*[^\x00-\x7f][^\s\x00-\x40\[-`{-\x7f]*", text):
+    for found in _WRITTEN.finditer(text):  # whole words first: looking for the high character inside would be quadratic
+        if found[0].isascii():
+            continue
         word = found[0].strip("–—…“”‘’«»•·")
         if not word or word.isascii():
             continue
