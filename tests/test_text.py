@@ -180,6 +180,27 @@ def test_html() -> None:
     assert "script" in values(read(b"<html><script>x()</script></html>"), "active")
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("<p style='TEXT-TRANSFORM: Uppercase'>tuy&ecirc;t <b>m\u1eadt</b></p><p>thường</p>", ["TUYÊT MẬT", "thường"]),
+        (
+            "<style>p.a, .dau{color:red;text-transform:uppercase}</style><p class='x dau'>mật</p><p>mật</p>",
+            ["MẬT", "mật"],
+        ),
+        ("<div style='text-transform:uppercase'><div>a</div>b</div><div>c</div>", ["A", "B", "c"]),
+        ("<div style='text-transform:uppercase'>không đóng", ["KHÔNG ĐÓNG"]),
+    ],
+)
+def test_html_small_letters_shown_as_capitals(source: str, shown: list[str]) -> None:
+    assert lines(text.rendered(source)) == shown
+
+
+def test_docx_custom_property_is_a_label() -> None:
+    custom = "<Properties xmlns:vt='v'><property name='Độ mật'><vt:lpwstr>Mật</vt:lpwstr></property></Properties>"
+    assert "Độ mật: Mật" in lines(zones(read(corpus.docx("x", docProps__custom=custom)))["property"])
+
+
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-8-sig"])
 def test_plain(codec: str) -> None:
     assert lines(zones(read(MARK.encode(codec), "a.txt"))["body"]) == MARK.split("\n")

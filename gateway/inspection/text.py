@@ -152,9 +152,12 @@ def _plain(data: bytes, text: Text, charset: str = "") -> None:
         text.findings.append(Finding(kind="uninspectable", value="pgp"))
 
 
-_UPPER_CASED = re.compile(
-    r"<(\w+)\b[^<>]*text-transform\s*:\s*uppercase[^<>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL
-)
+_CAPITALS = re.compile(r"text-transform\s*:\s*uppercase", re.IGNORECASE)
+#: A rule of a style sheet, and the classes in its selector.
+_RULE = re.compile(r"([^{}]{1,200})\{([^{}]{0,2000})\}")
+_CLASS = re.compile(r"\.([\w-]{1,60})")
+_WORD = re.compile(r"[\w-]+")
+_TAG = re.compile(r"<(/?)([a-zA-Z]\w{0,20}+)([^<>]*+)>")
 _ATTRIBUTES = re.compile(
     r"<[a-z][^<>]*?\s(?:alt|title|value|placeholder|content)\s*=\s*(?:\"([^\"]{2,300})\"|'([^']{2,300})')",
     re.IGNORECASE,
@@ -167,11 +170,31 @@ def rendered(source: str) -> str:
     """The text of an HTML source as a browser lays it out, small letters that a style shows as capitals among them."""
     from gateway import mime
 
-    if len(source) < 100_000 and "uppercase" in source:
-        source = _UPPER_CASED.sub(
-            lambda found: f"<{found[1]}>{re.sub('<[^<>]*>', '', found[2]).upper()}</{found[1]}>", source
-        )
-    return mime.html_text(source)
+    return mime.html_text(_with_capitals(source) if "ppercase" in source or "PPERCASE" in source else source)
+
+
+def _with_capitals(source: str) -> str:
+    """The source with capitals where a style attribute or a class asks for them. One pass."""
+    rules = (rule for rule in _RULE.finditer(source) if _CAPITALS.search(rule[2]))
+    classes = {name for rule in rules for name in _CLASS.findall(rule[1])}
+    out, position, inside, depth = [], 0, "", 0
+    for tag in _TAG.finditer(source):
+        between = source[position : tag.start()]
+        if inside and between:
+            between = html_entities.escape(html_entities.unescape(between).upper(), quote=False)
+        out += [between, tag[0]]
+        position, name = tag.end(), tag[2].lower()
+        if inside:
+            if name == inside and not tag[3].endswith("/"):
+                depth += -1 if tag[1] else 1
+                inside = inside if depth else ""
+        elif not tag[1] and name not in ("style", "script") and tag[3]:
+            wanted = _CAPITALS.search(tag[3]) or (
+                classes and "class" in tag[3] and classes & set(_WORD.findall(tag[3]))
+            )
+            inside, depth = (name, 1) if wanted else ("", 0)
+    rest = source[position:]
+    return "".join(out) + (rest.upper() if inside else rest)
 
 
 def _html(data: bytes, text: Text, charset: str = "") -> None:
@@ -306,6 +329,18 @@ class _Flat(_Xml):
         return re.sub(r"\n{2,}", "\n", "".join(self.lines)).strip("\n")
 
 
+class _Named(_Flat):
+    """Custom document properties, each behind its name as a label: `Độ mật: Mật`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parser.StartElementHandler = self._start
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag.rsplit(":", 1)[-1] == "property":
+            self.lines.append(f"{attributes.get('name', '')}: ")
+
+
 class _Package:
     """The parts of an OOXML or OpenDocument file, read within limits."""
 
@@ -405,6 +440,11 @@ def _ooxml(data: bytes, text: Text) -> None:
         for _, attributes in flat.tags:
             if "propertyTagName" in attributes:
                 text.add(f"thuộc tính tệp ({name})", attributes["propertyTagName"], zone="property")
+    for name in package.names(r"docProps/custom\.xml"):
+        named = _Named()
+        package.parse(name, named)
+        for line in named.text().split("\n")[:500]:
+            text.add(f"thuộc tính tệp ({name})", line, zone="property")
     for name in package.names(r"(?:word|ppt)/(?:fontTable|presProps)\.xml"):
         flat = _Flat()
         package.parse(name, flat)
