@@ -53,7 +53,11 @@ def synthetic(given: argparse.Namespace) -> None:
     hands: collections.Counter[str] = collections.Counter()
     rendering, looking = [], []
     kept: dict[str, list] = {"page": [], "ring": [], "features": [], "seals": []}
+    until = time.monotonic() + given.seconds
     for i in range(given.pages):
+        if time.monotonic() > until:
+            given.pages = i
+            break
         wanted = "seal" if i % 2 else "none"
         scan = generate.page(given.seed + i, given.inks, given.mode, wanted=wanted)
         with open_pages(scan.pdf(), "pdf") as pages:
@@ -145,9 +149,10 @@ def real(folder: Path, labels: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after that time; what was seen counts")
     parser.add_argument("--seed", type=int, default=80_000_000)
     parser.add_argument("--mode", default="colour", choices=("colour", "grey", "bilevel"))
-    parser.add_argument("--inks", default="evaluation", choices=("evaluation", "tuning"))
+    parser.add_argument("--inks", default="evaluation", choices=("evaluation", "tuning", "development"))
     parser.add_argument("--show", action="store_true", help="name the pages that went wrong")
     parser.add_argument("--keep", type=Path, help="keep features of all rings in this .npz, to score other weights")
     parser.add_argument("--real", type=Path, help="folder of PDF files")

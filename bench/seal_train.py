@@ -1,6 +1,6 @@
-"""Train the ring classifier of gateway/inspection/seal.py on synthetic scans ("tuning" inks only).
+"""Train the ring classifier of gateway/inspection/seal.py on synthetic scans ("tuning" and "development" inks).
 
-    python bench/seal_train.py --pages 3000 --grey 900 --write
+    python bench/seal_train.py --pages 2400 --more 800 --grey 160 --seed 2 --write
 
 Every candidate ring that `seal.candidates` proposes is an example: a seal when its circle agrees with a label, else
 not. Network and optimiser (Adam) are plain numpy; everything follows from --seed. The evaluation set (seal_eval.py)
@@ -27,6 +27,7 @@ from gateway.inspection.pages import flatten, open_pages  # noqa: E402
 
 #: From THRESHOLD a ring is a seal; from DOUBT on a person should look. Chosen on held-out training pages.
 THRESHOLD, DOUBT = 0.6, 0.35
+BLOCK = 100  # pages kept in one file of --keep
 WEIGHTS = HERE.parent / "gateway" / "inspection" / "weights" / "seal.json"
 
 
@@ -35,14 +36,14 @@ def agrees(x: float, y: float, r: float, circle: tuple[float, float, float]) -> 
     return float(np.hypot(x - circle[0], y - circle[1])) < 0.25 * circle[2] and abs(r - circle[2]) < 0.18 * circle[2]
 
 
-def examples(seeds: range, mode: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def examples(seeds: range, mode: str, inks: str = "tuning") -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Features, labels, page numbers, and the share of seals for which a candidate was proposed at all."""
     features, labels, pages = [], [], []
     labelled = proposed = 0
     for seed in seeds:
         dpi = None if seed % 4 == 0 else (100, 120, 150)[seed % 3]  # coarse pages are quicker to draw, and harder
-        wanted = "seal" if seed % 5 < 2 else "none" if seed % 5 < 4 else "any"
-        scan = generate.page(seed, "tuning", mode, dpi, wanted)
+        wanted = ("seal", "seal", "none", "none" if inks == "tuning" else "crowded", "any")[seed % 5]
+        scan = generate.page(seed, inks, mode, dpi, wanted)
         data, kind = (
             (cv2.imencode(".png", scan.image)[1].tobytes(), "png") if mode == "bilevel" else (scan.jpeg(), "jpg")
         )
@@ -123,31 +124,40 @@ def report(name: str, network: seal._Network, x: np.ndarray, y: np.ndarray, page
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=3000)
-    parser.add_argument("--grey", type=int, default=900)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pages", type=int, default=2400, help="colour pages with tuning inks")
+    parser.add_argument("--more", type=int, default=800, help="colour pages with development inks, crowded negatives")
+    parser.add_argument("--grey", type=int, default=160, help="grey and one-bit pages, half of each")
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--keep", type=Path, help="folder for features, so that a second training need not draw again")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     out: dict[str, object] = {
-        "made": f"bench/seal_train.py --pages {given.pages} --grey {given.grey} --seed {given.seed} "
-        f"--hidden {given.hidden}; synthetic scans, tuning inks"
+        "made": f"bench/seal_train.py --pages {given.pages} --more {given.more} --grey {given.grey} "
+        f"--seed {given.seed} --hidden {given.hidden}; synthetic scans, tuning and development inks"
     }
-    for name, count, modes in (("colour", given.pages, ("colour",)), ("grey", given.grey, ("grey", "bilevel"))):
+    first = given.seed * 1_000_000
+    half = given.grey // 2
+    plan = {
+        "colour": (("colour", "tuning", first, given.pages), ("colour", "development", first + 500_000, given.more)),
+        "grey": (("grey", "tuning", first, half), ("bilevel", "tuning", first, half)),
+    }
+    for name, sets in plan.items():
         parts = []
-        for mode in modes:
-            cache = given.keep / f"{mode}-{count}-{given.seed}.npz" if given.keep else None
-            if cache and cache.exists():
-                data = np.load(cache)
-                part = (data["x"], data["y"], data["p"], float(data["s"]))
-            else:
-                start = given.seed * 1_000_000
-                part = examples(range(start, start + count // len(modes)), mode)
-                if cache:
-                    np.savez(cache, x=part[0], y=part[1], p=part[2], s=part[3])
-            print(f"{mode}: {len(part[1])} rings, {int(part[1].sum())} seals, proposed {part[3]:.2%}", flush=True)
-            parts.append(part)
+        for mode, inks, start, count in sets:
+            for block in range(start, start + count, BLOCK):
+                pages = range(block, min(block + BLOCK, start + count))
+                cache = given.keep / f"{mode}-{inks}-{pages.start}-{len(pages)}.npz" if given.keep else None
+                if cache and cache.exists():
+                    data = np.load(cache)
+                    part = (data["x"], data["y"], data["p"], float(data["s"]))
+                else:
+                    part = examples(pages, mode, inks)
+                    if cache:
+                        np.savez(cache, x=part[0], y=part[1], p=part[2], s=part[3])
+                rings = f"{len(part[1])} rings, {int(part[1].sum())} seals, proposed {part[3]:.2%}"
+                print(f"{mode}, {inks}, from {block}: {rings}", flush=True)
+                parts.append(part)
         x, y, p = (np.concatenate([part[i] for part in parts]) for i in range(3))
         held = p % 10 >= 8
         trial = train(x[~held], y[~held], given.hidden, given.seed)

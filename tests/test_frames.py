@@ -115,8 +115,8 @@ def test_frames_are_drawn(tmp_path: Path) -> None:
 
 
 def frame(text: str, **more: object) -> frames.Frame:
-    values = {"page": 1, "box": (0, 0, 0.1, 0.1), "red": True, "borders": 4, "double": True, "text": text,
-              "confidence": 90, "readable": True, "width_mm": 20.0, **more}  # fmt: skip
+    values = {"page": 1, "box": (0, 0, 0.1, 0.1), "red": True, "borders": 4, "double": True, "solid": True,
+              "text": text, "confidence": 90, "readable": True, "width_mm": 20.0, **more}  # fmt: skip
     return frames.Frame(**values)  # type: ignore[arg-type]
 
 
@@ -139,7 +139,9 @@ def test_words_in_frames() -> None:
     assert told(frame("SAO Y BẢN CHÍNH", width_mm=40)) is None
     assert told(frame("", readable=False)) == ("frame", "red_box", "weak")
     assert told(frame("", readable=False, red=False)) is None
-    assert told(frame("", readable=False, borders=3)) is None
+    assert told(frame("", readable=False, borders=3)) == ("frame", "red_box", "weak")
+    assert told(frame("", readable=False, borders=3, double=False)) is None
+    assert told(frame("", readable=False, solid=False)) is None
 
 
 @given(st.text(max_size=12), st.text(max_size=12))

@@ -1,8 +1,8 @@
 """Synthetic scans of Vietnamese administrative pages with labels, for training and measuring seal.py and frames.py.
 
 `page(seed, inks)` draws one page in millimetres, "prints" and "scans" it. Everything follows from the seed. `inks`
-chooses the family of ink textures: "tuning" for training, "evaluation" for figures; the two share no texture. Nothing
-is taken from a real document.
+chooses the family of ink textures: "tuning" and "development" for training and for finding faults, "evaluation" for
+figures only; they share no texture. Nothing is taken from a real document.
 """
 
 from __future__ import annotations
@@ -315,6 +315,26 @@ def textured(random: np.random.Generator, mask: np.ndarray, inks: str, scale: fl
         elif name == "blotch":
             m *= np.clip(0.75 + 0.4 * _field(random, shape, random.uniform(2, 6) * scale), 0.15, 1)
             m = np.clip(cv2.GaussianBlur(m, (0, 0), 0.1 * scale) * 1.1, 0, 1)
+    elif inks == "development":
+        name = str(random.choice(["pale", "ghost", "streak", "worn", "stipple"]))
+        if name == "pale":  # the pad is almost dry everywhere
+            lumps = _field(random, shape, random.uniform(1, 4) * scale)
+            m *= random.uniform(0.35, 0.6) * np.clip(1 + 0.2 * lumps, 0, 1)
+        elif name == "ghost":  # the stamp touched the paper twice
+            dx, dy = random.uniform(-0.8, 0.8, 2) * scale
+            moved = cv2.warpAffine(m, np.float32([[1, 0, dx], [0, 1, dy]]), (shape[1], shape[0]))
+            m = np.maximum(m, random.uniform(0.25, 0.6) * moved)
+        elif name == "streak":  # parallel lines without ink, from wiping or from a printer's head
+            y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) / scale
+            angle = random.uniform(0, np.pi)
+            across = np.cos(angle) * x + np.sin(angle) * y
+            line = _field(random, (1, 400), random.uniform(2, 6))[0]
+            m *= np.clip(0.75 + 0.5 * np.interp(across * 4 % 399, np.arange(400), line), 0.1, 1).astype(np.float32)
+        elif name == "worn":  # thin lines of the rubber are gone in places, thick ones ragged
+            soft = cv2.GaussianBlur(m, (0, 0), max(0.12 * scale, 0.6))
+            m = 1 / (1 + np.exp(-9 * (soft - 0.42 - 0.14 * _field(random, shape, random.uniform(0.6, 2) * scale))))
+        elif name == "stipple":  # rough paper takes the ink in dots
+            m *= np.where(_field(random, shape, max(0.18 * scale, 1.0)) > random.uniform(-0.7, 0.1), 1, 0.12)
     else:
         name = str(random.choice(["starved", "fibre", "halo", "spot", "screen", "smear"]))
         if name == "starved":  # several octaves of holes
@@ -919,9 +939,9 @@ def scanned(sheet: Sheet, truth: Truth, dpi: int, mode: str) -> Scan:
 
 
 def page(seed: int, inks: str = "tuning", mode: str = "colour", dpi: int | None = None, wanted: str = "any") -> Scan:
-    """One labelled page. wanted: `seal`, `none` (hard negatives, no seal), `any`; `frame` (a mark is there),
-    `frameless` (none is)."""
-    random = np.random.default_rng([seed, {"tuning": 1, "evaluation": 2}[inks]])
+    """One labelled page. wanted: `seal`, `none` (hard negatives, no seal), `crowded` (no seal, and many red
+    things over each other), `any`; `frame` (a mark is there), `frameless` (none is)."""
+    random = np.random.default_rng([seed, {"tuning": 1, "evaluation": 2, "development": 3}[inks]])
     if dpi is None:
         dpi = int(random.choice([100, 120, 150, 200, 240, 300], p=[0.26, 0.08, 0.24, 0.26, 0.06, 0.10]))
     sheet = Sheet(random, dpi)
@@ -933,6 +953,8 @@ def page(seed: int, inks: str = "tuning", mode: str = "colour", dpi: int | None 
     if wanted == "frame":  # what would lie over the mark itself is left out
         kinds = [k for k in kinds if k not in ("photo", "heading", "flag", "scribble")]
     count = int(random.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1])) if with_seal else int(random.integers(1, 4))
+    if wanted == "crowded":
+        count = int(random.integers(4, 8))
     chosen = list(random.choice(kinds, count, replace=False))
     if wanted == "frame" and "frame" not in chosen:
         chosen.append("frame")
