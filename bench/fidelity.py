@@ -30,6 +30,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from bench.throughput import send
+from gateway.config import read
+from gateway.database import Database
+from gateway.queue import Queue
+from gateway.store import Store
 from tests import harness
 
 SENDER = f"sonoivu@{harness.OURS}"
@@ -102,7 +106,10 @@ def message(rng: random.Random, number: int, keys: Keys) -> tuple[str, bytes]:
     ).encode()
     kind = ("plain", "plain", "dkim", "smime")[number % 4]
     if kind == "smime":
-        return kind, keys.smime(head, b"Kinh gui quy co quan.\r\n.hai cham\r\n" + str(number).encode() + b"\r\n")
+        return kind, keys.smime(
+            head,
+            b"Content-Type: text/plain\r\n\r\nKinh gui quy co quan.\r\n.hai cham\r\n" + str(number).encode() + b"\r\n",
+        )
     raw = head + b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + body(rng)
     return kind, keys.dkim(raw) if kind == "dkim" else raw
 
@@ -118,6 +125,20 @@ def verifies(kind: str, raw: bytes, keys: Keys, folder: Path) -> bool:
     return True
 
 
+async def release_all(config: Path) -> int:
+    """Let go what is held for a person, as `congvan held release` does; how many there were."""
+    settings = read(config)
+    database = Database.open(settings.database_url)
+    try:
+        queue = Queue(database, Store(settings.data / "blobs"), settings)
+        held = await queue.held()
+        for one in held:
+            await queue.release(one["case"], "bench", "bench")
+        return len(held)
+    finally:
+        database.close()
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=500)
@@ -125,7 +146,7 @@ def main() -> None:
     arguments = options.parse_args()
     rng, keys = random.Random(arguments.seed), Keys()
     mails = [message(rng, number, keys) for number in range(arguments.count)]
-    with tempfile.TemporaryDirectory(prefix="congvan-fidelity-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="congvan-fidelity-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         sink, passwords = harness.Sink(), harness.PasswordServer()
         config = harness.write_config(
@@ -139,10 +160,10 @@ def main() -> None:
         settings.write_text(settings.read_text().replace("{kind: relay, port: 0}", trusting))
         gateway = harness.Gateway(config).start()
         asyncio.run(send(gateway.ports["relay"], [raw for _, raw in mails], 4))
-        held = {row for row in gateway.command("held", "list", "--json").splitlines()}
-        for row in held:
-            gateway.command("held", "release", json.loads(row)["case"], "--who", "bench", "--reason", "bench")
-        arrived = sink.wait(len(mails), 120)
+        held = asyncio.run(release_all(config))
+        with sink.arrived:  # notices of the gateway come from the null sender and are not what was sent
+            sink.arrived.wait_for(lambda: sum(1 for one in sink.messages if one[0]) >= len(mails), 120)
+        arrived = [one for one in sink.messages if one[0]]
         case = arrived[0][2].split(b"X-VBDT-Case: ")[1].split(b"\r\n")[0].decode()
         gateway.command("archive", "export", case, "-o", str(folder / "out.eml"))
         gateway.command("archive", "verify")  # every stored message has the digest that its row and its leaf name
@@ -169,7 +190,7 @@ def main() -> None:
             "archived_wrong": archived_wrong,
             "signed": sum(1 for kind, _ in mails if kind != "plain"),
             "signatures_broken": broken,
-            "held_first": len(held),
+            "held_first": held,
         }
         print(json.dumps(result))
         sys.exit(1 if relayed_wrong or archived_wrong or broken or len(arrived) != len(mails) else 0)
