@@ -1,70 +1,101 @@
-"""The disk fails under the archive (tests R4, R5, R6): nothing is acknowledged that is not there afterwards.
+"""The disk fails under the archive (R4, R5, R6): nothing is acknowledged that is not there afterwards.
 
-    python bench/io_faults.py [--every 5] [--only syscalls|full|eio] [--json]
+    ./run measure io_faults [--every 1] [--only syscalls|full|eio]
 
-syscalls: the n-th fsync, fdatasync, write, pwrite64, rename or openat fails with ENOSPC, EIO, EDQUOT, EMFILE or EINTR
-          (strace fault injection), for n = 1, 1+every, … until no fault is met any more
-full:     a file system of 24 MB runs full, then has room again (root and loop devices)
+syscalls: the n-th fsync, fdatasync, write, pwrite64, rename or openat fails with EIO, ENOSPC, EDQUOT, EMFILE or EINTR,
+          or writes nothing of what it was given, for n = 1, 1+every, … until no fault is met any more. Strace injects
+          the faults into the commits alone: it is attached when the archive is open, and the messages come after. (Its
+          option -P knows files, not folders: temporary files could not be met with it.)
+full:     the whole gateway over SMTP on a file system of 64 MB that is filled to the brim between RCPT and DATA, then
+          has room again (root and loop devices)
 eio:      one fsync answers EIO: everything after it is refused until a restart
-After each run the archive is opened again: every acknowledged message is there, and it verifies clean.
+After each run the archive is opened again: every acknowledged message is there, the others are offered again and taken,
+and it verifies clean.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import shutil
+import smtplib
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from bench import powercut
 from gateway.audit import audit
 from gateway.errors import Failure
+from tests import harness
 from tests.cases import case, close, mail, open_archive
 
-FAULTS = (
-    ("fsync,fdatasync", "EIO"),
-    ("fsync,fdatasync", "ENOSPC"),
-    ("write,pwrite64", "ENOSPC"),
-    ("write,pwrite64", "EDQUOT"),
-    ("write,pwrite64", "EIO"),
-    ("rename,renameat,renameat2", "EIO"),
-    ("openat", "EMFILE"),
-    ("fsync,fdatasync", "EINTR"),
-)
-MESSAGES = 8
+#: What each call is made to answer. EMFILE is not an answer of write or fsync, but costs nothing to try.
+CALLS = ("fsync", "fdatasync", "write", "pwrite64", "rename,renameat,renameat2", "openat")
+FAULTS = ("error=EIO", "error=ENOSPC", "error=EDQUOT", "error=EMFILE", "error=EINTR")
+NOTHING_WRITTEN = "retval=0"
+MESSAGES = 3
 
 
-def tell(line: str) -> None:
-    os.writev(1, [line.encode() + b"\n"])  # not write, which is made to fail
+async def write(folder: Path, tell: int, go: int) -> None:
+    """Offer some messages; tell what was said to each: the case for yes, `later` for a failure that may be retried."""
 
+    def say(line: str) -> None:
+        os.writev(tell, [line.encode() + b"\n"])  # not write, which is made to fail
 
-async def write(folder: Path) -> None:
-    """Offer some messages; print what was said to each: the case for yes, `later` for a failure that may be retried."""
     archive = open_archive(folder)
     await archive.start()
-    tell("ready")
-    sys.stdin.readline()  # faults count from here
+    say("ready")
+    os.read(go, 1)  # faults count from here
     for number in range(MESSAGES):
         try:
             receipt = await archive.commit(case(mail(number, 3000), number=number))
-            tell(f"yes {receipt.case}")
+            say(f"yes {receipt.case}")
         except Failure as failure:
-            tell("later" if failure.retryable else "never")
+            say("later" if failure.retryable else "never")
         except Exception as error:
-            tell(f"unforeseen {type(error).__name__}")
-        if number % 3 == 2:
+            say(f"unforeseen {type(error).__name__}")
+        if number == 1:
             try:
                 await archive.checkpoint()
             except Failure:
-                tell("unsigned")
-    tell("end")
-    os._exit(0)  # as a crash would: what was acknowledged must not need an orderly end
+                say("unsigned")
+    say("end")
+
+
+def under_faults(folder: Path, log: Path, names: str, fault: str, when: int, paths: tuple[Path, ...] = ()) -> list[str]:
+    """Run the writer, in a process of its own, with the n-th of these calls (on these paths, if given) failing.
+    Returns what it told. It ends as a crash would: what was acknowledged must not need an orderly end."""
+    telling, tell = os.pipe()
+    go, going = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            asyncio.run(write(folder, tell, go))
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.close(go)
+    with os.fdopen(telling) as told, os.fdopen(going, "wb", buffering=0) as started:
+        if told.readline() != "ready\n":
+            raise SystemExit("the writer does not start")
+        inject = ["-e", f"trace={names}", "-e", f"inject={names}:{fault}:when={when}"]
+        where = [value for path in paths for value in ("-P", str(path))]
+        command = ["strace", "-f", "-o", str(log), *inject, *where, "-p", str(pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr
+            while "attached" not in (line := tracer.stderr.readline()):
+                if not line:
+                    raise SystemExit("strace does not attach")
+            started.write(b"1")
+            lines = told.read().split("\n")
+            os.waitpid(pid, 0)
+    return lines
 
 
 async def look(folder: Path, told: list[str]) -> list[str]:
@@ -104,107 +135,84 @@ def prepared(folder: Path) -> None:
 def syscalls(every: int) -> dict[str, object]:
     runs = met = refused = 0
     wrong: list[str] = []
-    for names, fault in FAULTS:
-        n = 1
-        while True:
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name).resolve() / "data"
-                prepared(folder)
-                log = Path(name) / "strace.log"
-                told = under_faults(folder, log, names, fault, n)
-                runs += 1
-                injected = "INJECTED" in log.read_text(errors="replace")
-                met += injected
-                refused += told.count("later")
-                if "never" in told or any(line.startswith("unforeseen") for line in told):
-                    wrong.append(f"{names} {n} {fault}: {told}")
-                # A fault before the first message may end the program: a start that fails acknowledges nothing.
-                wrong += [f"{names} {n} {fault}: {one}" for one in asyncio.run(look(folder, told))]
-            if not injected:
-                break
-            print(f"{names} {fault} {n}: {len(wrong)} wrong so far", file=sys.stderr, flush=True)
-            n += every
+    with tempfile.TemporaryDirectory() as name:
+        empty = Path(name) / "empty"
+        prepared(empty)
+        for names in CALLS:
+            for fault in (*FAULTS, *([NOTHING_WRITTEN] if "write" in names else [])):
+                n, injected = 1, True
+                while injected:
+                    folder, log = Path(name) / "data", Path(name) / "strace.log"
+                    shutil.copytree(empty, folder)
+                    told = under_faults(folder, log, names, fault, n)
+                    injected = "INJECTED" in log.read_text(errors="replace")
+                    runs += 1
+                    met += injected
+                    refused += told.count("later")
+                    if "never" in told or any(line.startswith("unforeseen") for line in told) or "end" not in told:
+                        wrong.append(f"{names} {n} {fault}: {told}")
+                    wrong += [f"{names} {n} {fault}: {one}" for one in asyncio.run(look(folder, told))]
+                    shutil.rmtree(folder)
+                    n += every
+                print(f"{names} {fault}: {n} and {len(wrong)} wrong so far", file=sys.stderr, flush=True)
     return {"runs": runs, "faults_met": met, "answered_later": refused, "wrong": wrong}
 
 
-def under_faults(folder: Path, log: Path, names: str, fault: str, when: int, paths: tuple[Path, ...] = ()) -> list[str]:
-    """Run the writer with the n-th of these calls (on these paths, if given) failing. Returns what it told."""
-    command = [sys.executable, __file__, "--writer", str(folder)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as writer:
-        assert writer.stdin and writer.stdout
-        if writer.stdout.readline() != "ready\n":
-            raise RuntimeError("the writer does not start")
-        inject = ["-e", f"trace={names}", "-e", f"inject={names}:error={fault}:when={when}"]
-        where = [value for path in paths for value in ("-P", str(path))]
-        with subprocess.Popen(
-            ["strace", "-f", "-o", str(log), *inject, *where, "-p", str(writer.pid)], stderr=subprocess.PIPE, text=True
-        ) as tracer:
-            assert tracer.stderr
-            while "attached" not in (line := tracer.stderr.readline()):
-                if not line:
-                    raise RuntimeError("strace does not attach")
-            writer.stdin.write("go\n")
-            writer.stdin.flush()
-            told = writer.stdout.read().split("\n")
-            writer.wait()
-    return told
-
-
 def full() -> dict[str, object]:
-    """A small disk runs full: failures, no loss; with room again, messages are taken within seconds, unaided."""
+    """A small disk runs full under the gateway: it says so, loses nothing, and takes mail when there is room."""
     with tempfile.TemporaryDirectory() as name:
-        image, mount = Path(name) / "image", Path(name) / "mount"
+        folder = Path(name)
+        image, mount = folder / "image", folder / "mount"
         mount.mkdir()
         with image.open("wb") as file:
-            file.truncate(24 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=True, capture_output=True)
+            file.truncate(64 << 20)
+        powercut.run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+        powercut.run("mount", "-o", "loop", str(image), str(mount))
+        server = powercut.Ours(folder, mount, "")
         try:
-            return asyncio.run(_full(mount))
+            return _full(server, mount)
         finally:
-            subprocess.run(["umount", str(mount)], check=True, capture_output=True)
+            server.kill()
+            powercut.unmount(mount)
 
 
-async def _full(mount: Path) -> dict[str, object]:
-    ballast = mount / "ballast"
-    ballast.write_bytes(bytes(8 << 20))
-    archive = open_archive(mount / "data")
-    await archive.start()
-    taken: list[str] = []
-    refused = number = 0
+def _full(server: powercut.Ours, mount: Path) -> dict[str, object]:
+    port, clients = server.start(), None
     wrong: list[str] = []
-    while refused < 30:
-        number += 1
-        try:
-            taken.append((await archive.commit(case(mail(number, 20_000), number=number))).case)
-        except Failure as failure:
-            refused += 1
-            if not failure.retryable:
-                wrong.append(f"permanent: {failure.private}")
-    ballast.unlink()
-    start, recovered = time.monotonic(), None
-    while recovered is None and time.monotonic() - start < 30:
-        number += 1
-        try:
-            taken.append((await archive.commit(case(mail(number, 20_000), number=number))).case)
-            recovered = round(time.monotonic() - start, 2)
-        except Failure as failure:
-            last = failure.private
-            await asyncio.sleep(0.5)
-    if recovered is None:
-        wrong.append(f"did not recover: {last}")
-    await close(archive)
-    archive = open_archive(mount / "data")
-    for one in taken:
-        row = await archive.row(one)
-        if row is None or archive.store.problem(row["sha256"]):
-            wrong.append(f"lost {one}")
-    await archive.checkpoint()
-    wrong += [f"{one.kind}: {one.detail}" for one in (await asyncio.to_thread(audit, archive)).damage]
-    await close(archive)
-    return {"taken": len(taken), "answered_later": refused, "recovered_s": recovered, "wrong": wrong}
+    answers: dict[str, str] = {}
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as smtp:
+        smtp.ehlo()
+        smtp.mail(powercut.SENDER)
+        smtp.rcpt(f"ubnd@{harness.OURS}")
+        with (mount / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            for piece in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        ballast.write(bytes(piece))
+        for number in range(3):  # taken at MAIL, full at the dot; and so again for whoever got past MAIL
+            if number:
+                answers["mail"] = str(smtp.mail(powercut.SENDER)[0])
+                continue
+            answers["dot"] = str(smtp.data(f"Subject: {number}\r\n\r\n{powercut.LINE * 900}".encode())[0])
+        (mount / "ballast").unlink()
+        start = time.monotonic()
+        while (code := smtp.mail(powercut.SENDER)[0]) != 250 and time.monotonic() - start < 30:
+            time.sleep(0.1)
+        answers["mail_again"] = str(code)
+    clients = powercut.Clients(port, 1, 4, 0.0)
+    taken = clients.first.wait(max(0.0, 30 - (time.monotonic() - start)))
+    recovered = round(time.monotonic() - start, 2)
+    time.sleep(1)  # some mail, to be looked for afterwards
+    told = clients.freeze()
+    clients.end()
+    if not taken:
+        wrong.append("no mail within 30 s of there being room")
+    if answers["dot"][0] != "4" or answers["mail"][0] != "4":
+        wrong.append(f"answers {answers}")
+    server.kill()
+    wrong += [f"lost {one}" for one in server.lost(told)] + server.damage()
+    server.start()
+    return {"answers": answers, "recovered_s": recovered, "acknowledged": len(told), "wrong": wrong}
 
 
 def eio() -> dict[str, object]:
@@ -217,8 +225,8 @@ def eio() -> dict[str, object]:
             paths = tuple(folder / "blobs" / "sha256" / f"{n:02x}" for n in range(256))
             if victim == "database":
                 paths = (Path(f"{folder / 'gateway.db'}-wal"),)
-            when = 3 if victim == "store" else 5
-            told = under_faults(folder, Path(name) / "log", "fsync,fdatasync", "EIO", when, paths)
+            when = 2
+            told = under_faults(folder, Path(name) / "log", "fsync,fdatasync", "error=EIO", when, paths)
             told = [line for line in told if line.startswith(("yes", "later", "never", "unforeseen"))]
             words = [line.split()[0] for line in told]
             first = words.index("later") if "later" in words else None
@@ -230,22 +238,15 @@ def eio() -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--every", type=int, default=5, help="1 tries every single call")
+    parser.add_argument("--every", type=int, default=1, help="1 tries every single call")
     parser.add_argument("--only", choices=("syscalls", "full", "eio"))
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--writer", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.writer:
-        asyncio.run(write(given.writer))
-        return 0
     results = {}
     for name, work in (("eio", eio), ("full", full), ("syscalls", lambda: syscalls(given.every))):
         if given.only in (None, name):
-            results[name] = work()
-            if not given.json:
-                print(name, json.dumps(results[name]), flush=True)
-    if given.json:
-        print(json.dumps(results))
+            began = time.monotonic()
+            results[name] = work() | {"seconds": round(time.monotonic() - began)}
+            print(json.dumps({"measurement": f"io_faults {name}", **results[name]}), flush=True)
     return 1 if any(one["wrong"] for one in results.values()) else 0
 
 

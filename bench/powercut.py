@@ -24,9 +24,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import random
+import signal
 import smtplib
 import sqlite3
 import subprocess
@@ -34,19 +34,22 @@ import sys
 import tempfile
 import threading
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from gateway import daemon, database, durable
 from gateway import log as logs
+from gateway.archive import Archive
+from gateway.audit import audit
 from gateway.inspection.findings import Inspection, Mailbox, MessageFacts
 from gateway.message import Body
+from gateway.store import Store
 from tests import harness, peers
 
 #: _IOR('X', 125, __u32), linux/ext4.h and xfs_fs.h; 2 is NOLOGFLUSH in both.
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, (2).to_bytes(4, "little")
 SIZES = (300, 4096, 4096, 60_000)
+LINE = "x" * 76 + "\r\n"
 SENDER = "nguoidan@citizen.example"
 
 #: A message that was acknowledged: the server's name for it, and the SHA-256 of its bytes.
@@ -131,9 +134,9 @@ class Facts:
         return Inspection(message=MessageFacts(from_=(Mailbox(address=SENDER),), subject="x", body_text="x"))
 
 
-def serve(config: Path, careless: str, ready: Connection) -> None:
-    """The daemon, in a process of its own. Tells its port once it listens."""
-    out = os.open(config.parent / "gateway.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def serve(prepared: daemon.Daemon, careless: str, ready: int, log: Path) -> None:
+    """Run the daemon, in a process of its own; tell its port once it listens."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     logs.configure()
@@ -153,44 +156,40 @@ def serve(config: Path, careless: str, ready: Connection) -> None:
     daemon.Inspector = Facts  # type: ignore[misc, assignment]
 
     async def tell(running: daemon.Daemon) -> None:
-        ready.send(running.ports["relay"])
+        os.write(ready, f"{running.ports['relay']}\n".encode())
         await asyncio.Event().wait()
 
-    asyncio.run(daemon.Daemon(config).run(tell))
+    asyncio.run(prepared.run(tell))
 
 
 class Ours:
-    """The gateway, forked from a process that has imported everything."""
+    """The gateway, forked off when it has read its configuration, which takes longest."""
 
     def __init__(self, folder: Path, mount: Path, careless: str) -> None:
-        self._careless = careless
-        self._mount = mount
+        self._careless, self._mount, self._log = careless, mount, folder / "gateway.log"
         (mount / "data").mkdir()
         (folder / "data").symlink_to(mount / "data")
-        self._config = harness.write_config(
-            folder,
-            hop_port=peers.free_port(),
-            auth_port=9,
-            extra="limits: {free_disk: 0, message_size: 1MB, new_connections_per_minute: 100000}\n",
-        )
-        self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(["bench.powercut"])
+        extra = "limits: {free_disk: 0, message_size: 1MB, new_connections_per_minute: 100000}\n"
+        config = harness.write_config(folder, hop_port=peers.free_port(), auth_port=9, extra=extra)
+        self._daemon = daemon.Daemon(config)
 
     def start(self) -> int:
-        mine, theirs = self._fork.Pipe(duplex=False)
-        self._process = self._fork.Process(target=serve, args=(self._config, self._careless, theirs))
-        self._process.start()
-        theirs.close()
-        try:
-            return int(mine.recv())
-        except EOFError:
-            raise SystemExit(
-                f"it does not start:\n{(self._config.parent / 'gateway.log').read_text()[-3000:]}"
-            ) from None
+        told, ready = os.pipe()
+        self._pid = os.fork()  # the clients' threads have ended
+        if self._pid == 0:
+            try:
+                serve(self._daemon, self._careless, ready, self._log)
+            finally:
+                os._exit(1)
+        os.close(ready)
+        with os.fdopen(told) as port:
+            if line := port.readline():
+                return int(line)
+        raise SystemExit(f"it does not start:\n{self._log.read_text()[-3000:]}")
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
     def lost(self, told: list[Told]) -> list[str]:
         """Opened as any reader would: SQLite recovers from its log by itself."""
@@ -211,9 +210,17 @@ class Ours:
         return found
 
     def damage(self) -> list[str]:
-        words = [sys.executable, "-m", "gateway.cli", "archive", "verify", "--config", str(self._config)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        return [] if done.returncode == 0 else [done.stdout[-500:] + done.stderr[-500:]]
+        async def look() -> list[str]:
+            settings = self._daemon.settings
+            archive = Archive(database.Database.open(settings.database_url), Store(settings.data / "blobs"), settings)
+            try:
+                report = await asyncio.to_thread(audit, archive)
+                return [f"{one.kind} {one.leaf} {one.detail}" for one in report.damage]
+            finally:
+                await archive.close()
+                archive.database.close()
+
+        return asyncio.run(look())
 
 
 class Postfix:
@@ -242,7 +249,7 @@ class Postfix:
                     family.append(int(path.parent.name))
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
+                os.kill(pid, signal.SIGKILL)
 
     def lost(self, told: list[Told]) -> list[str]:
         parts = ("incoming", "active", "deferred", "maildrop", "hold")
@@ -260,8 +267,7 @@ class Postfix:
         return shown[max(0, shown.find(b"Date: Fri, 20 Nov 2026")) :].replace(b"\n", b"\r\n")
 
     def damage(self) -> list[str]:
-        kept = list((self._spool / "corrupt").iterdir())
-        return [f"set aside: {path.name}" for path in kept]
+        return [f"set aside: {path.name}" for path in (self._spool / "corrupt").iterdir()]
 
 
 # ---------------------------------------------------------------------- the cuts
@@ -353,10 +359,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Children find `serve` in bench.powercut, whatever this file was started as, and need not run it as main again.
-    from bench.powercut import main as really
-
-    started = sys.modules["__main__"]
-    started.__spec__ = None
-    vars(started).pop("__file__", None)
-    sys.exit(really())
+    sys.exit(main())

@@ -73,6 +73,8 @@ _REGAIN = 50
 _WHOLE = 50_000
 #: Seconds between looks at `queue.poke`, and between looks for mail that is late.
 _POKE, _REMIND = 1.0, 60.0
+#: The clock of the host is followed when it is moved gently; by more than this at once, in seconds, it has jumped.
+_JUMP = 5.0
 #: Seconds after a failed turn.
 _WRITE_AGAIN = 2.0
 
@@ -105,6 +107,7 @@ class Due:
     ret: str
     envid: str
     received_at: int
+    moved: int = 0  # of the jumps of the clock, those that `first_attempt_at` has taken part in
 
 
 @dataclass(slots=True)
@@ -198,12 +201,17 @@ class Queue:
         mail_log: MailLog | None = None,
         timeouts: Timeouts | None = None,
         chance: Callable[[], float] = random.random,
+        steady: Callable[[], float] | None = None,
     ) -> None:
-        """`clock`: seconds since the epoch. `chance`: for the jitter, from 0 to 1."""
+        """`clock`: seconds since the epoch. `chance`: for the jitter, from 0 to 1. `steady`: seconds that nobody can
+        set; with a clock of one's own, that clock."""
         self._database = database
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._steady = steady or (_since_boot if clock is time.time else lambda: self._clock())
+        self._ahead = clock() - self._steady()  # of the clock, when it was last looked at
+        self._moved = 0  # sum of all jumps, milliseconds
         self._log = log
         self._mail_log = mail_log
         self._timeouts = timeouts or Timeouts()
@@ -259,7 +267,7 @@ class Queue:
         seen = _touched(self._poke_file)
         while True:
             await asyncio.sleep(_POKE)
-            if (now := _touched(self._poke_file)) != seen:
+            if (now := _touched(self._poke_file)) != seen or abs(self._jump()) > _JUMP:
                 seen = now
                 self.wake()
 
@@ -312,15 +320,61 @@ class Queue:
                 " WHERE finished_at IS NULL",
                 [{"now": now, "reply": "4.3.0 the gateway was stopped during the attempt"}],
             )
+            # A clock that was set back while nobody looked would keep mail waiting until it has caught up.
+            latest = now + int(max(self._settings.retry.schedule) * (1 + self._settings.retry.jitter) * 1000)
+            values = {"now": now, "latest": latest}
+            early = "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND next_attempt_at > :latest"
+            first = "UPDATE recipient SET first_attempt_at = :now WHERE state = 'queued' AND first_attempt_at > :now"
+            _execute(connection, early, [values])
+            _execute(connection, first, [{"now": now}])
             return list(rows)
 
+        def newest(connection: Connection) -> int:
+            return int(_execute(connection, "SELECT coalesce(max(at), 0) FROM leaf", [{}]).scalar())
+
         now = self._now()
+        behind = await self._database.read(newest) / 1000 - now / 1000
+        if behind > _JUMP:
+            self._error("ALARM: the clock is behind the archive", seconds=round(behind))
         for row in await self._database.write(find):
             self._warning("possible duplicate", case=row[0], recipient=row[1], hop=row[2], reason="stopped in between")
             self._tell(row[0], "possible-duplicate", recipient=row[1], hop=row[2])
 
     def _now(self) -> int:
-        return int(self._clock() * 1000)
+        """Milliseconds since the epoch by a clock that does not jump."""
+        return int((self._steady() + self._ahead) * 1000)
+
+    def _jump(self) -> float:
+        """By how many seconds the clock of the host has left ours."""
+        return self._clock() - self._steady() - self._ahead
+
+    async def _keep_time(self) -> None:
+        """Follow the clock of the host. When it has jumped (reliability.md R15), what waits is moved with it: nobody is
+        tried or given up a day early, or left waiting a day more, because somebody set the clock. Raises Failure."""
+        jump = self._jump()
+        if abs(jump) <= _JUMP:
+            self._ahead += jump
+            return
+        self._error("ALARM: the clock jumped", seconds=round(jump, 1))
+        moved = int(jump * 1000)
+
+        def write(connection: Connection) -> None:
+            _execute(
+                connection,
+                "UPDATE recipient SET first_attempt_at = first_attempt_at + :moved,"
+                " next_attempt_at = next_attempt_at + :moved WHERE state = 'queued' AND first_attempt_at IS NOT NULL",
+                [{"moved": moved}],
+            )
+            _execute(  # what was never tried is due
+                connection,
+                "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND first_attempt_at IS NULL"
+                " AND next_attempt_at > :now",
+                [{"now": self._now() + moved}],
+            )
+
+        await self._database.write(write)
+        self._ahead += jump
+        self._moved += moved
 
     # ------------------------------------------------------------------------------------------------------ one turn
 
@@ -331,6 +385,7 @@ class Queue:
         results, self._results = self._results, _Results()
         rooms = {name: lane.room() for name, lane in self._lanes.items()}
         try:
+            await self._keep_time()
             digests = [hashlib.sha256(notice.data).hexdigest() for notice in results.notices]
             if results.notices:
                 puts = [((one.data,), digest) for one, digest in zip(results.notices, digests, strict=True)]
@@ -387,7 +442,7 @@ class Queue:
             jobs: dict[tuple[str, str], _Job] = {}
             taken: list[dict[str, Any]] = []
             intents: list[dict[str, Any]] = []
-            for row in (Due(*one) for one in found):
+            for row in (Due(*one, moved=self._moved) for one in found):
                 if row.destination not in rooms:  # that hop is gone from the configuration: take today's way
                     hop = self._settings.hop_for(row.address.rpartition("@")[2].lower())
                     row.destination = hop.name if hop else row.destination
@@ -452,8 +507,8 @@ class Queue:
                         "id": one.row.id,
                         "state": one.state,
                         "one": int(one.counted),
-                        "next": one.next_attempt_at,
-                        "now": one.at,
+                        "next": one.next_attempt_at and one.next_attempt_at + self._moved - one.row.moved,
+                        "now": one.at + self._moved - one.row.moved,
                         "settled": now if one.state in ("delivered", "failed") else None,
                         "reply": one.reply,
                         "destination": one.row.destination,
@@ -673,6 +728,9 @@ class Queue:
     ) -> tuple[_Settled, returns.Report | None]:
         """The next state of one recipient, and the report it is owed. No clock, no disk."""
         retry = self._settings.retry
+        if row.first_attempt_at is not None:
+            row.first_attempt_at += self._moved - row.moved
+        row.moved = self._moved
         wanted = _notify(row)
         reply = outcome.reply[:1000]
         if outcome.result == "delivered":
@@ -1155,6 +1213,10 @@ def _messages(connection: Connection, where: str, values: dict[str, Any]) -> lis
 
 def _shown(at: int | None) -> str | None:
     return stamp(from_ms(at)) if at is not None else None
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine sleeps
 
 
 def _touched(path: Any) -> int:

@@ -450,6 +450,84 @@ def test_a_hop_that_is_down_for_long_by_a_clock_that_jumps(count: int, hours: in
     assert result["wrong"] == [] and result["reports"] == count * (1 if hours == 6 else 3)
 
 
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY, 6 * DAY, 61.0, -3600.0])
+def test_a_clock_that_jumps_neither_hurries_nor_delays(jump: float, tmp_path: Path) -> None:
+    """R15. What waits keeps waiting as long as it was to wait; what is new is due; an alarm is logged."""
+
+    async def main(built: House) -> None:
+        steady = 0.0
+        built.queue._steady, built.queue._ahead = lambda: steady, built.now
+        built.start()
+        await built.commit(number=1, to=("c@x.vn",))
+        await built.until("select attempts from recipient", [1])
+        built.now += jump
+        built.queue.wake()
+        await built.until("select next_attempt_at from recipient", [int((built.now + 300) * 1000)])
+        assert await built.sql("select first_attempt_at from recipient") == [(int(built.now * 1000),)]
+        assert built.log.events("error") == ["ALARM: the clock jumped"]
+        await built.commit(number=2, to=("a@x.vn",))
+        await built.states(["queued", "delivered"])
+        assert await built.sql("select attempts from recipient where address = 'c@x.vn'") == [(1,)]
+        steady, built.now = steady + 301, built.now + 301
+        built.queue.wake()
+        await built.until("select attempts from recipient order by id", [2, 1])
+        assert await built.sql("select state from recipient where address = 'c@x.vn'") == [("queued",)]  # not given up
+        assert len(built.log.events("error")) == 1
+
+    play(tmp_path, main, "rcpt c@x.vn: 450 4.2.1 later")
+
+
+@pytest.mark.parametrize("jump", [1.0, -1.0, 0.128])
+def test_a_leap_second_is_followed_without_a_word(jump: float, tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.queue._steady, built.queue._ahead = lambda: 0.0, built.now
+        built.start()
+        await built.commit(number=1, to=("c@x.vn",))
+        await built.until("select attempts from recipient", [1])
+        due = await built.sql("select next_attempt_at from recipient")
+        built.now += jump
+        await built.commit(number=2, to=("a@x.vn",))
+        await built.states(["queued", "delivered"])
+        assert await built.sql("select next_attempt_at from recipient where id = 1") == due
+        assert built.log.events("error") == []
+
+    play(tmp_path, main, "rcpt c@x.vn: 450 4.2.1 later")
+
+
+def test_a_jump_during_an_attempt(tmp_path: Path) -> None:
+    from gateway.delivery import Outcome
+    from gateway.queue import Due
+
+    async def main(built: House) -> None:
+        start, queue = int(built.now * 1000), built.queue
+        row = Due(1, "C", "a@x.vn", "", "", "hop", 3, start, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start)
+        queue._moved = int(6 * DAY * 1000)  # since the row was claimed
+        outcome = Outcome("a@x.vn", "deferred", "451 4.3.0 later", "4.3.0")
+        settled, told = queue._decide(row, outcome, start + queue._moved, True, False)
+        assert settled.state == "queued" and told is None
+        assert settled.next_attempt_at == start + queue._moved + 2_400_000
+
+    play(tmp_path, main)
+
+
+def test_a_clock_that_was_set_back_between_two_starts(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(number=1, to=("c@x.vn",))
+        await built.until("select attempts from recipient", [1])
+        built.now = cases.AT.timestamp() - 400 * DAY
+        await built.restart()
+        await built.until("select attempts from recipient", [2])
+        assert "ALARM: the clock is behind the archive" in built.log.events("error")
+        (first,) = (await built.sql("select first_attempt_at from recipient"))[0]
+        assert first == int(built.now * 1000)
+
+    play(tmp_path, main, "rcpt c@x.vn: 450 4.2.1 later")
+
+
 @pytest.mark.peer
 def test_the_same_over_postgresql(server: tuple[str, Path], tmp_path: Path) -> None:
     async def main(built: House) -> None:
