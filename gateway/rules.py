@@ -1829,6 +1829,30 @@ def _moment(value: str) -> dt.datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=VIETNAM)
 
 
+_HOUR = r"(?P<hour>\d{1,2})\s*(?:giờ|h|g|:)\s*(?P<minute>\d{2})?(?:\s*phút)?"
+_DATE = r"ngày\s+(?P<day>\d{1,2})(?:\s*[/.-]\s*|\s+tháng\s+)(?P<month>\d{1,2})(?:\s*[/.-]\s*|\s+năm\s+)(?P<year>\d{4})"
+_BETWEEN = r"[^\d\n]{0,40}?"
+#: `08 giờ 00, ngày 15/6/2014`, `8h30 sáng thứ Hai, ngày 15 tháng 6 năm 2014`, or the date first.
+_STARTS = tuple(
+    re.compile(pattern, re.IGNORECASE) for pattern in (f"{_HOUR}{_BETWEEN}{_DATE}", f"{_DATE}{_BETWEEN}{_HOUR}")
+)
+
+
+def _told_start(body: str) -> dt.datetime | None:
+    """The start of the meeting as the text tells it: the first hour with a date."""
+    found = [match for one in _STARTS if (match := one.search(body[:8000]))]
+    for match in sorted(found, key=lambda one: one.start()):
+        year, month, day, hour = (int(match[name]) for name in ("year", "month", "day", "hour"))
+        afternoon = hour < 12 and re.search(r"\b(?:chiều|tối)\b", match[0], re.IGNORECASE)
+        try:
+            return dt.datetime(
+                year, month, day, hour + 12 if afternoon else hour, int(match["minute"] or 0), tzinfo=VIETNAM
+            )
+        except ValueError:
+            continue
+    return None
+
+
 _CHAIR = re.compile(r"\bchủ\s+trì\b", re.IGNORECASE)
 _COMMITTEE_CHAIR = re.compile(
     r"(?:chủ tịch|phó chủ tịch|lãnh đạo|đ/c pct|pct|đ/c ct)\s*,?\s*(?:ubnd|[uủ][yỷ] ban nhân dân|tỉnh)"
@@ -1860,7 +1884,7 @@ def meeting_papers(c: Case) -> Answer:
     r, m = c.reading, c.situation.inspection.message
     if r.message_class != MessageClass.MEETING_MATERIAL:
         return "no meeting papers"
-    start = c.situation.history.meeting_start or _moment(m.meeting_start)
+    start = c.situation.history.meeting_start or _moment(m.meeting_start) or _told_start(m.body_text)
     if start is None:
         return "the start of the meeting is not known"
     text = f"{m.subject}\n{m.body_text[:4000]}"

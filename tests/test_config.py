@@ -158,3 +158,5 @@ def test_every_rule_has_its_place_in_the_documents() -> None:
     for name, rule in policy.CATALOGUE.items():
         assert f'<a id="{name.lower()}"></a>' in page and f"### {name}\n" in page, name
         assert rule.title_vi in page
+        for text in rule.texts.values():
+            assert f"- {text.vi} / {text.en}\n" in page, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from gateway import directory, policy, trials
 from gateway.inspection import findings as shape
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
+from gateway.rules import _listed, _told_start, fill
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data" / "policy"
@@ -68,6 +70,74 @@ def test_every_golden_table_is_found() -> None:
 
 def _now() -> dt.datetime:
     return dt.datetime(2026, 11, 20, 9, tzinfo=dt.timezone(dt.timedelta(hours=7)))
+
+
+# -- texts as people read them ---------------------------------------------------------------------------------------
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+TEXTS = [
+    pytest.param(part, id=f"{rule.id} {name or 'text'} {language}")
+    for rule in policy.CATALOGUE.values()
+    for name, one in rule.texts.items()
+    for language in ("vi", "en", "cure_vi", "cure_en")
+    if (part := getattr(one, language))
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_read_well_with_and_without_their_facts(text: str) -> None:
+    names = PLACEHOLDER.findall(text)
+    optional = {name for part in re.findall(r"\[\[(.*?)\]\]", text) for name in PLACEHOLDER.findall(part)}
+    full = fill(text, dict.fromkeys(names, "\u25a0"))
+    bare = fill(text, {name: "\u25a0" for name in names if name not in optional})
+    for shown in (full, bare):
+        assert "[[" not in shown and "]]" not in shown and "{" not in shown and "\u2026" not in shown.replace("…”", "")
+        assert not re.search(r"  |^ | $| [.,;:](?:\s|$)|\( | \)", shown), shown
+        assert not re.search(r"[\w.,;:)]\u25a0|\u25a0[\w(]", shown), shown  # a blank before and after a value
+        assert shown[0] == shown[0].upper() and shown.rstrip("”")[-1] in ".…", shown
+
+
+def test_what_is_said_twice_is_told_once(rules: policy.Policy, agencies: directory.Directory) -> None:
+    facts = tuple(shape.Finding(kind="charset", value="tcvn3", about=one) for one in ("body", "", "body"))
+    inspected = shape.Inspection(
+        message=shape.MessageFacts(from_=(shape.Mailbox(address=CLERK),)), findings=facts + facts[:1]
+    )
+    found = policy.Situation(
+        _now(), "out", SUBMISSION, Envelope(_address(CLERK), _recipients("vanthu@hochiminhcity.gov.vn")), inspected
+    )
+    assert [one.rule for one in policy.judge(rules, agencies, found).findings] == ["CS-01"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("Thời gian: 08 giờ 00, ngày 15/6/2014.", "2014-06-15T08:00"),
+        ("họp lúc 14h30 chiều thứ Hai, ngày 5 tháng 6 năm 2014", "2014-06-05T14:30"),
+        ("lúc 2 giờ 30 phút chiều ngày 05.06.2014", "2014-06-05T14:30"),
+        ("ngày 15/06/2014, vào lúc 8h", "2014-06-15T08:00"),
+        ("Công văn ngày 15/6/2014 về việc 3 nội dung", ""),
+        ("25 giờ ngày 15/6/2014", ""),
+        ("8 giờ ngày 31/2/2014", ""),
+    ],
+)
+def test_the_start_of_a_meeting_in_the_text(body: str, expected: str) -> None:
+    start = _told_start(body)
+    assert (start.strftime("%Y-%m-%dT%H:%M") if start else "") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1. to-trinh.pdf - 1,5 MB", [("to-trinh.pdf", "1,5", "MB")]),
+        ("- Phụ lục 1.xlsx (20 KB)\n2) b.zip | 3 MB", [("Phụ lục 1.xlsx", "20", "KB"), ("b.zip", "3", "MB")]),
+        ("Tài liệu: a b.docx, 12 KB; c.pdf: 5kb", [("a b.docx", "12", "KB"), ("c.pdf", "5", "kb")]),
+        ("xem tệp a.pdf trang 3", []),
+        (".pdf 3 MB", []),
+        ("x" * 60_000, []),
+    ],
+)
+def test_lists_of_files(text: str, expected: list[tuple[str, str, str]]) -> None:
+    assert _listed(text) == expected
 
 
 # -- the envelope alone ----------------------------------------------------------------------------------------------
