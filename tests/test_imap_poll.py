@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from imapclient import IMAPClient
 
+from gateway import config, imap_poll
+from gateway.commands.imap import figures, working_seconds
+from gateway.database import Database, sqlite_url
+from gateway.errors import Failure, Reply
+from gateway.imap_poll import Poller
+from gateway.message import VIETNAM, Polled, Taken
 from tests import harness, peers
+from tests.house import Log
+from tests.imap_server import Box, Drop, ImapServer
 from tests.test_gateway import SECRETS, letter, query
 
 PASSWORD = "mat-khau-dung"
@@ -121,6 +131,433 @@ def archived(gateway: harness.Gateway) -> list[bytes]:
         gateway.command("archive", "export", case, "-o", str(path))
         found.append(path.read_bytes())
     return found
+
+
+# ---------------------------------------------------------------------- a server that misbehaves
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off in hundredths of seconds."""
+    monkeypatch.setattr(imap_poll, "BACKOFF", 0.01)
+    monkeypatch.setattr(imap_poll, "BACKOFF_LAST", 0.02)
+    monkeypatch.setattr(imap_poll, "BACKOFF_LOGIN", 0.02)
+
+
+class Keeper:
+    """A receiver that keeps the bytes by digest, as the archive does. `bad` and `secret` are found by a word."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.calls: list[Polled] = []
+        self.broken = 0
+
+    def may_accept(self) -> Reply | None:
+        return None
+
+    async def disguise(self, sha256: str) -> str:
+        return hashlib.sha256(b"salt" + sha256.encode()).hexdigest()
+
+    async def polled(self, polled: Polled) -> Taken:
+        data = polled.body.read()
+        assert hashlib.sha256(data).hexdigest() == polled.body.sha256
+        if self.broken:
+            self.broken -= 1
+            raise Failure("not now", "the archive is broken")
+        self.calls.append(polled)
+        if b"SECRET" in data:
+            return Taken("tombstone", await self.disguise(polled.body.sha256), secret=True, offends=True)
+        self.kept[polled.body.sha256] = data
+        return Taken(polled.body.sha256[:16], polled.body.sha256, offends=b"BAD" in data)
+
+
+class Reading:
+    """A poller in this process before a scripted server; `time` runs ahead when told, so that nothing waits."""
+
+    def __init__(self, folder: Path, server: ImapServer, **more: Any) -> None:
+        accounts = [{"address": one, "password_file": str(folder / "pass")} for one in more.pop("accounts", [BOX])]
+        (folder / "pass").write_text("x\n")
+        settings = {"host": "127.0.0.1", "port": server.port, "tls": "none", "timeout": 1, "accounts": accounts}
+        settings |= more.pop("host", {})
+        self.settings = config.Imap.model_validate({"servers": [settings], "poll": 0.05, **more})
+        self.url = sqlite_url(folder / "gateway.db")
+        self.folder, self.keeper, self.log, self.ahead = folder, Keeper(), Log(), 0.0
+        self.limits = config.Limits(memory_size=1 << 16, message_size=1 << 20)
+        self.database: Database | None = None
+
+    async def start(self) -> None:
+        self.database = Database.open(self.url)
+        self.stop = asyncio.Event()
+        poller = Poller(
+            self.settings, self.keeper, self.database, self.log, spill=self.folder, limits=self.limits,
+            clock=lambda: time.time() + self.ahead, chance=lambda: 0.5,
+        )  # fmt: skip
+        self.task = asyncio.create_task(poller.run(self.stop))
+
+    async def end(self) -> None:
+        if self.database is not None:
+            self.stop.set()
+            async with asyncio.timeout(10):
+                await self.task
+            self.database.close()
+            self.database = None
+
+    async def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        assert self.database is not None
+        return await self.database.read(lambda c: [tuple(row) for row in c.exec_driver_sql(statement).all()])
+
+    async def until(self, statement: str, expected: Any, seconds: float = 20) -> None:
+        found: Any = None
+        try:
+            async with asyncio.timeout(seconds):
+                while (found := [row[0] if len(row) == 1 else row for row in await self.sql(statement)]) != expected:
+                    if self.task.done():
+                        self.task.result()
+                    self.ahead += 30  # back-off and retries are over at once
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{statement}: {found}, not {expected}\n{self.log.lines[-8:]}") from None
+
+    async def figures(self) -> list[dict[str, Any]]:
+        assert self.database is not None
+        return await self.database.read(lambda c: figures(c, int(time.time() * 1000)))
+
+
+@contextlib.asynccontextmanager
+async def reading(tmp_path: Path, server: ImapServer, **more: Any) -> AsyncIterator[Reading]:
+    made = Reading(tmp_path, server, **more)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.end()
+        server.close()
+
+
+def numbered(count: int, word: str = "", size: int = 0) -> list[bytes]:
+    return [f"Subject: {n} {word}\r\n\r\n".encode() + b"x" * size + b"\r\n" for n in range(count)]
+
+
+STATES = "select state from imap_message m join imap_folder f on f.id = m.folder where closed_at is null order by uid"
+RESULTS = "select result from imap_action order by id"
+
+
+def test_connection_dropped_at_every_command(tmp_path: Path) -> None:
+    """Each command in turn is cut off before and after the server has carried it out; every message is taken once, and
+    what was to be moved is in one place."""
+
+    async def work() -> None:
+        mail = [*numbered(3), *numbered(2, "BAD"), b"Subject: x\r\n\r\nSECRET\r\n"]
+        server = ImapServer({"INBOX": Box(*mail), "Sent": Box(*numbered(2, "sent"), flags="\\Sent")}, "UIDPLUS")
+        met: set[tuple[str, str]] = set()
+
+        def drop(stage: str) -> Callable[[str], bytes | None]:
+            def trouble(line: str) -> bytes | None:
+                words = line.upper().split()
+                kind = next((word for word in ("BODY", "FLAGS", "SIZE") if word in line), "")
+                folder = line if words[0] in ("SELECT", "EXAMINE") else ""
+                step = (stage, " ".join((*words[: 1 + (words[0] == "UID")], kind, folder)))
+                if step not in met and words[0] not in ("LOGOUT", "LOGIN", "AUTHENTICATE", "CAPABILITY"):
+                    met.add(step)
+                    raise Drop
+                return None
+
+            return trouble
+
+        server.trouble, server.after = drop("before"), drop("after")
+        async with reading(tmp_path, server, action="move", act_on_history=True) as one:
+            await one.until(
+                STATES + ", f.id", ["taken", "taken", "taken", "taken", "taken", "taken", "taken", "secret"]
+            )
+            await one.until(RESULTS, ["done"] * 3, 60)
+            assert len(met) > 20, met
+            assert sorted(one.keeper.kept.values()) == sorted([*mail[:5], *numbered(2, "sent")])
+        boxes = {name: sorted(found.data for found in box.mail) for name, box in server.boxes.items()}
+        assert boxes == {"INBOX": mail[:3], "Sent": numbered(2, "sent"), "Thư cần xử lý": mail[3:5],
+                         "Thư hạn chế": mail[5:]}  # fmt: skip
+        assert not any(found.flags for box in server.boxes.values() for found in box.mail)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"* 1 FETCH (UID 1 BODY[]<0> {99999999999}\r\nabc",
+        b'* 1 FETCH (UID 1 BODY[]<0> "unterminated\r\n{tag} OK done\r\n',
+        b"* 1 FETCH ((((((\r\n{tag} OK done\r\n",
+        b"\xff\xfe\x00 nonsense\r\n",
+        b"* BYE going down\r\n",
+        b"{tag} NO [SERVERBUG] internal error\r\n",
+        b"{tag} BAD what\r\n",
+        b"{tag} OK done\r\n",
+        b"* OK " + b"z" * 20_000_000 + b"\r\n{tag} OK done\r\n",
+    ],
+    ids=lambda text: repr(text[:24]),
+)
+def test_one_message_that_the_server_stumbles_over_does_not_keep_the_others(tmp_path: Path, garbage: bytes) -> None:
+    async def work() -> None:
+        mail = numbered(4)
+        server = ImapServer({"INBOX": Box(*mail)})
+        sick = True
+
+        def trouble(line: str) -> bytes | None:
+            asked = line.split()[2] if "BODY.PEEK" in line else ""
+            return garbage if sick and ("2" in asked.split(",") or asked in ("1:4", "1:3", "2:3", "2:4")) else None
+
+        server.trouble = trouble
+        async with reading(tmp_path, server) as one:
+            await one.until("select uid from imap_message where state = 'taken' order by uid", [1, 3, 4])
+            await one.until("select count(*) from imap_message where tries > 1 and reason != ''", [1])
+            assert [len(row["gaps"]) for row in await one.figures()] == [1]
+            sick = False
+            await one.until(STATES, ["taken"] * 4)
+            assert list(one.keeper.kept.values()).count(mail[1]) == 1
+
+    asyncio.run(work())
+
+
+def test_a_server_that_stalls_is_left_and_the_end_does_not_wait_for_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(3))})
+        stalled = False
+
+        def trouble(line: str) -> None:
+            nonlocal stalled
+            if "BODY.PEEK" in line and not stalled:
+                stalled = True
+                server.stall.wait(30)
+                raise Drop
+
+        server.trouble = trouble
+        async with reading(tmp_path, server) as one:
+            await one.until(STATES, ["taken"] * 3)
+            stalled = False
+            server.deliver("INBOX", b"Subject: last\r\n\r\n")
+            async with asyncio.timeout(10):
+                while not stalled:
+                    await asyncio.sleep(0.01)
+            began = time.monotonic()
+            await one.end()
+            assert time.monotonic() - began < 5
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("lie", [-1, +1, 10**9], ids=["smaller", "larger", "huge"])
+@pytest.mark.parametrize("size", [0, 256 << 10, (256 << 10) + 1, 700_000])
+def test_sizes_are_not_believed(tmp_path: Path, lie: int, size: int) -> None:
+    async def work() -> None:
+        mail = numbered(2, size=size)
+        server = ImapServer({"INBOX": Box(*mail)})
+        server.size = lambda found: max(0, len(found.data) + lie)
+        async with reading(tmp_path, server) as one:
+            await one.until(STATES, ["taken"] * 2)
+            assert sorted(one.keeper.kept.values()) == sorted(mail)
+
+    asyncio.run(work())
+
+
+def test_a_message_that_comes_out_differently_each_time_is_owed_and_not_taken(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(1, size=500))})
+        sick, count = True, 0
+
+        def cut(piece: bytes) -> bytes:
+            nonlocal count
+            count += 1
+            return piece[: 100 + count] if sick and len(piece) > 200 else b"" if sick else piece
+
+        server.cut = cut
+        async with reading(tmp_path, server) as one:
+            await one.until("select count(*) from imap_message where tries > 0", [1])
+            assert not one.keeper.kept
+            sick = False
+            await one.until(STATES, ["taken"])
+            assert list(one.keeper.kept.values()) == numbered(1, size=500)
+
+    asyncio.run(work())
+
+
+def test_other_uidvalidity_takes_nothing_twice_and_misses_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        mail = [*numbered(3), *numbered(1, "BAD")]
+        server = ImapServer({"INBOX": Box(*mail)})
+        async with reading(tmp_path, server, act_on_history=True) as one:
+            await one.until(STATES, ["taken"] * 4)
+            await one.until(RESULTS, ["done"])
+            box = server.boxes["INBOX"]
+            assert [found.flags for found in box.mail] == [set(), set(), set(), {"$VBDT-Finding"}]
+            with server.lock:
+                del box.mail[0]
+                box.add(b"Subject: new\r\n\r\n", date="01-Jan-2099 00:00:00 +0700")
+                box.renumber(8)
+            await one.until("select count(*) from imap_folder", [2])
+            await one.until(STATES, ["taken"] * 4)
+            assert len(one.keeper.calls) == 5
+            assert await one.sql("select uidvalidity, closed_at is null from imap_folder order by id") == [
+                (7, 0),
+                (8, 1),
+            ]
+            # a server put back from a backup: the same UIDVALIDITY, and UIDs that were given before to other messages
+            with server.lock:
+                box.mail = box.mail[:1]
+                box.uidnext = 2
+                box.add(b"Subject: other\r\n\r\n")
+            await one.until("select count(*) from imap_folder", [3])
+            await one.until(STATES, ["taken"] * 2)
+            assert len(one.keeper.calls) == 6
+            assert await one.sql("select count(*) from imap_action") == [(1,)]
+
+    asyncio.run(work())
+
+
+def test_expunged_before_it_was_fetched_is_reported_as_lost(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(3))})
+
+        def trouble(line: str) -> None:
+            if "BODY.PEEK" in line:
+                with server.lock:
+                    server.boxes["INBOX"].mail = [one for one in server.boxes["INBOX"].mail if one.uid != 2]
+
+        server.trouble = trouble
+        async with reading(tmp_path, server) as one:
+            await one.until(STATES, ["taken", "lost", "taken"])
+            assert [row["lost"] for row in await one.figures()] == [1]
+
+    asyncio.run(work())
+
+
+def test_expunged_in_the_middle_of_a_large_message(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(1, size=900_000))})
+
+        def trouble(line: str) -> None:
+            if "BODY.PEEK[]<524288" in line:
+                with server.lock:
+                    server.boxes["INBOX"].mail.clear()
+
+        server.trouble = trouble
+        async with reading(tmp_path, server) as one:
+            await one.until(STATES, ["lost"])
+            assert not one.keeper.calls
+
+    asyncio.run(work())
+
+
+def test_without_idle_new_mail_is_found_by_polling(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box()}, "")
+        async with reading(tmp_path, server) as one:
+            await one.until("select present from imap_folder", [0])
+            server.deliver("INBOX", b"Subject: a\r\n\r\n")
+            await one.until(STATES, ["taken"])
+        assert "IDLE" not in server.lines
+
+    asyncio.run(work())
+
+
+def test_quota_full_on_move_leaves_the_message_and_tries_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(1, "BAD"))})
+        full = True
+        server.trouble = lambda line: b"{tag} NO [OVERQUOTA] full\r\n" if full and "MOVE" in line else None
+        async with reading(tmp_path, server, action="move", act_on_history=True) as one:
+            await one.until("select count(*) from imap_action where reason like '%OVERQUOTA%' and tries > 1", [1])
+            assert [len(box.mail) for box in server.boxes.values()] == [1, 0]
+            assert "OVERQUOTA" in (await one.figures())[0]["acts_open"][0]["reason"]
+            full = False
+            await one.until(RESULTS, ["done"])
+            assert [len(box.mail) for box in server.boxes.values()] == [0, 1]
+
+    asyncio.run(work())
+
+
+def test_without_uidplus_nothing_is_expunged(tmp_path: Path) -> None:
+    """EXPUNGE would take with it what a person has marked as deleted: the message is flagged instead."""
+
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(2, "BAD"))}, "")
+        server.boxes["INBOX"].mail[0].flags.add("\\Deleted")
+        async with reading(tmp_path, server, action="move", act_on_history=True) as one:
+            await one.until(RESULTS, ["flagged"] * 2)
+        assert [found.flags for found in server.boxes["INBOX"].mail] == [
+            {"\\Deleted", "$VBDT-Finding"},
+            {"$VBDT-Finding"},
+        ]
+        assert not any("EXPUNGE" in line for line in server.lines)
+
+    asyncio.run(work())
+
+
+def test_an_archive_that_fails_leaves_the_message_owed(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(3))})
+        made = Reading(tmp_path, server)
+        made.keeper.broken = 2
+        await made.start()
+        try:
+            await made.until(STATES, ["taken"] * 3)
+            assert len(made.keeper.calls) == 3
+        finally:
+            await made.end()
+            server.close()
+
+    asyncio.run(work())
+
+
+def test_history_is_not_acted_on_and_new_mail_is(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(2, "BAD"))})
+        async with reading(tmp_path, server, action="flag") as one:
+            await one.until(STATES, ["taken"] * 2)
+            assert [call.history for call in one.keeper.calls] == [True, True]
+            with server.lock:
+                server.boxes["INBOX"].add(b"Subject: BAD new\r\n\r\n", date="01-Jan-2099 00:00:00 +0700")
+            await one.until(RESULTS, ["done"])
+            assert [bool(found.flags) for found in server.boxes["INBOX"].mail] == [False, False, True]
+
+    asyncio.run(work())
+
+
+def test_mail_before_the_day_is_left_alone(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box()})
+        box = server.boxes["INBOX"]
+        box.add(b"Subject: old\r\n\r\n", date="31-Dec-2025 23:59:59 +0700")
+        box.add(b"Subject: new\r\n\r\n", date="01-Jan-2026 00:00:00 +0700")
+        account = {"address": BOX, "password_file": str(tmp_path / "pass"), "since": "2026-01-01"}
+        async with reading(tmp_path, server, host={"accounts": [account]}) as one:
+            await one.until(STATES, ["old", "taken"])
+            assert list(one.keeper.kept.values()) == [b"Subject: new\r\n\r\n"]
+
+    asyncio.run(work())
+
+
+def test_more_mailboxes_than_connections_take_turns(tmp_path: Path) -> None:
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(2))})
+        names = [f"hop-thu-{n}@{harness.OURS}" for n in range(12)]
+        async with reading(tmp_path, server, accounts=names, host={"connections": 3}) as one:
+            await one.until("select count(*) from imap_message where state = 'taken'", [24])
+            assert server.most <= 3
+            assert len(await one.figures()) == 12
+
+    asyncio.run(work())
+
+
+def test_office_hours() -> None:
+    def at(text: str) -> dt.datetime:
+        return dt.datetime.fromisoformat(text).replace(tzinfo=VIETNAM)
+
+    friday, monday = at("2026-11-20T16:00:00"), at("2026-11-23T08:30:00")
+    assert working_seconds(friday, monday) == 2 * 3600
+    assert working_seconds(friday, monday, frozenset({dt.date(2026, 11, 23)})) == 3600
+    assert working_seconds(at("2026-11-20T11:00:00"), at("2026-11-20T13:30:00")) == 3600
+
+
+# ---------------------------------------------------------------------- the whole way
 
 
 @pytest.mark.peer
