@@ -296,10 +296,10 @@ def notice(
         names = ["returned"]
     elif verdict.disposition == HOLD:
         names = ["N18"]
+    elif acknowledges and verdict.disposition <= DELIVER_WARN:
+        names = ["N00"]  # reminders, if any, follow in the same message
     elif findings:
         names = []
-    elif acknowledges:
-        names = ["N00"]
     else:
         return None
     values = {
@@ -319,6 +319,7 @@ def notice(
         "security_officer": contacts.security_officer,
         "reason": "" if secret else _words(reason),
         **_document_values(document),
+        "signature_state_vi": _signature_state(document, inspection) if names == ["N00"] else "",
     }
     blocks = [_Block(_templates.get(name), values) for name in names]
     blocks += [_Block(_template_of(one), {**values, **_finding_values(one, inspection)}, one) for one in findings]
@@ -525,6 +526,16 @@ def _finding_values(finding: Finding, inspection: Inspection | None) -> dict[str
             "integrity_vi": "nội dung bị thay đổi sau khi ký" if signature.state == "TAMPERED" else "nguyên vẹn",
         }
     return values
+
+
+def _signature_state(document: Document | None, inspection: Inspection | None) -> str:
+    """State of the signatures on the file that is the document, the worst first; empty when it is not known."""
+    file = next((one for one in inspection.files if one.document == document), None) if inspection else None
+    if file is None or document is None:
+        return ""
+    states = [one.state for one in file.signatures if one.kind != "timestamp"]
+    words = sorted({STATES.get(one, one) for one in states}, key=lambda one: one.startswith("hợp lệ"))
+    return "; ".join(words) or STATES["NO_SIGNATURE"]
 
 
 def _verdict_text(verdict: Judged) -> str:

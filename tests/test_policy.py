@@ -312,6 +312,35 @@ def test_own_rules(
 
 
 @pytest.mark.parametrize(
+    ("sender", "at", "expected"),
+    [
+        ("vanthu@sxd.hochiminhcity.gov.vn", "2027-01-31T09:00", "deliver FM-01? SG-01?"),
+        ("vanthu@sxd.hochiminhcity.gov.vn", "2027-02-01T09:00", "return FM-01 SG-01"),
+        ("vanthu@baubang.hochiminhcity.gov.vn", "2027-02-01T09:00", "deliver-warn FM-01~"),
+        ("vanthu@baubang.hochiminhcity.gov.vn", "2027-06-30T23:59", "deliver-warn FM-01~"),
+        ("vanthu@baubang.hochiminhcity.gov.vn", "2027-07-01T00:00", "return FM-01"),
+    ],
+)
+def test_the_worked_example_of_the_documents(
+    base: Path, tmp_path: Path, agencies: directory.Directory, sender: str, at: str, expected: str
+) -> None:
+    page = (ROOT / "docs" / "policy.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(base, tmp_path / "c")
+    with (tmp_path / "c" / "citations.yaml").open("a", encoding="utf-8") as citations:
+        citations.write(next(one for one in blocks if one.startswith("# citations.yaml")))
+    rules = next(one for one in blocks if one.startswith("# policy.yaml"))
+    (tmp_path / "c" / "policy.yaml").write_text(rules, "utf-8")
+    judged_by = policy.load(tmp_path / "c")
+    trial = tmp_path / "trial.yaml"
+    trial.write_text((DOCX % at).replace("vanthu@baubang.hochiminhcity.gov.vn", sender), "utf-8")
+    verdict = policy.judge(judged_by, agencies, trials.situation(trials.load(trial)[0][0], agencies))
+    found = [one for one in verdict.findings if one.rule in ("FM-01", "SG-01")]
+    worst = max(one.disposition for one in found)
+    assert f"{worst.text} {' '.join(sorted(trials.short(one) for one in found))}" == expected
+
+
+@pytest.mark.parametrize(
     ("setting", "switch", "facts", "expected"),
     [
         ("forbidden_kinds: [{name: hồ sơ nhân sự, kind: HĐ}]", "", "kind: HĐ", "return SC-03"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import dkim
 import dns.exception
+import dns.nameserver
 import dns.resolver
 import idna
 import spf
@@ -45,7 +46,7 @@ class Dns:
         servers = list(servers)
         self._resolver = dns.resolver.Resolver(configure=not servers)
         if servers:
-            self._resolver.nameservers = servers
+            self._resolver.nameservers = [_server(one) for one in servers]
         self._resolver.cache = dns.resolver.LRUCache(2000)
         self._seconds = seconds
 
@@ -63,6 +64,14 @@ class Dns:
         if kind == "PTR":
             return [str(row.target).rstrip(".") for row in answer]
         return [row.address for row in answer]
+
+
+def _server(text: str) -> str | dns.nameserver.Nameserver:
+    """A name server: an address, or `address:port` (`[::1]:5353`) for one that does not listen on 53."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not host.endswith("]")):
+        return text
+    return dns.nameserver.Do53Nameserver(host.strip("[]"), int(port))
 
 
 def _lookup(resolver: Resolver, seconds: float) -> Lookup:
