@@ -103,14 +103,14 @@ _TEXT_NAMES = {
     "xml": "xml", "edxml": "xml", "json": "json", "ics": "ics", "vcf": "vcf", "html": "html", "htm": "html",
     "eml": "eml",
 }  # fmt: skip
-_HTML = re.compile(rb"\s*(?:<!--.{0,400}?-->\s*)*<(?:!doctype\s+html|html|head|body|script|table|div|p|meta|title|"
+_HTML = re.compile(rb"\s*+(?:<!--.{0,400}?-->\s*+)*+<(?:!doctype\s+html|html|head|body|script|table|div|p|meta|title|"
     rb"font|span|h\d|br|a)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
 _HEADER = re.compile(
     rb"(?:(?:received|return-path|delivered-to|from|to|subject|date|message-id|mime-version|content-type|x-[\w-]+|"
     rb"dkim-signature|authentication-results|reply-to|sender|cc)[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*){2,}",
     re.IGNORECASE,
 )
-_VBS = re.compile(rb"(?im)^\s*(?:on error resume next|dim \w+|set \w+\s*=\s*createobject\()")
+_VBS = re.compile(rb"(?im)^[ \t]*+(?:on error resume next|dim \w+|set \w+\s*=\s*createobject\()")
 _JS = re.compile(
     rb"(?:new\s+ActiveXObject\s*\(|WScript\.(?:Shell|CreateObject)|eval\s*\(\s*(?:unescape|atob)|"
     rb"String\.fromCharCode\()"

@@ -35,6 +35,9 @@ _BY_FOLDED_SHORT: dict[str, set[str]] = {}
 for _short in _SHORTS:
     _BY_FOLDED_SHORT.setdefault(vietnamese.fold(_short), set()).add(_short)
 
+#: Characters of a line that are looked at: a paragraph of Word is one line, and its fields stand at its beginning.
+LONGEST = 1000
+
 UP = "A-ZĐƠƯÂÊÔĂÁÀẢÃẠẤẦẨẪẬẮẰẲẴẶÉÈẺẼẸẾỀỂỄỆÍÌỈĨỊÓÒỎÕỌỐỒỔỖỘỚỜỞỠỢÚÙỦŨỤỨỪỬỮỰÝỲỶỸỴ"
 LOW = UP[3:].lower() + "a-z"
 _GROUP = rf"(?:[{UP}][{UP}a-zđơưâêôăyỹ0-9&]{{0,14}})"
@@ -113,7 +116,7 @@ _RECIPIENTS = re.compile(r"^[\W_]*Nơi\s*nhận\s*[:.;]?\s*$|^[\W_]*Nơi\s*nhậ
 _PURPOSE = re.compile(r"\(\s*(?P<purpose>(?:để|thay|báo cáo|b/c|p/h|t/h|qua)[^()]{0,80})\)\s*$", re.IGNORECASE)
 _ADDRESSEE = re.compile(r"^\W*Kính\s*gửi\s*[:.]?\s*(?P<rest>.*)")
 _MODE = re.compile(
-    r"(?im)^\W*gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|"
+    r"(?im)^[^\w\n]*+gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|"
     r"bản\s*điện\s*tử(?:\s*và\s*(?:bản\s*)?giấy)?|điện\s*tử|bản\s*giấy|giấy)\b"
 )
 _DRAFT = re.compile(
@@ -127,7 +130,8 @@ _ANNEX = re.compile(
     re.IGNORECASE,
 )
 _INTERNAL = re.compile(
-    r"^\W*(?:TÀI LIỆU |VĂN BẢN )?(?:CHỈ )?LƯU HÀNH NỘI BỘ\W*$|^\W*(?:TÀI LIỆU|VĂN BẢN) NỘI BỘ\W*$|lưu hành nội bộ",
+    r"^[^\w\n]*+(?:TÀI LIỆU |VĂN BẢN )?(?:CHỈ )?LƯU HÀNH NỘI BỘ\W*$|^[^\w\n]*+(?:TÀI LIỆU|VĂN BẢN) NỘI BỘ\W*$|"
+    r"lưu hành nội bộ",
     re.MULTILINE,
 )
 _RECALL = re.compile(
@@ -239,7 +243,8 @@ def _lines(text: str) -> list[str]:
     if charset:  # before anything is cleaned: see `vietnamese`
         text = "\n".join(_reread(line, charset) for line in re.split(r"\r\n|\r|\n", text))
     text = vietnamese.clean(text).replace("ĐĐ", "Đ")  # OCR reads the bar of Đ twice; no abbreviation has it doubled
-    return [_EMPHASIS.sub("", line).strip(" \r#>") for line in text.split("\n") if line.strip(" \t\r*_#>|")]
+    lines = (line[:LONGEST] for line in text.split("\n"))
+    return [_EMPHASIS.sub("", line).strip(" \r#>") for line in lines if line.strip(" \t\r*_#>|")]
 
 
 def _reread(line: str, charset: str) -> str:

@@ -620,7 +620,7 @@ def _blank_header(segments: list[Segment]) -> bool:
     """A text layer whose number or date was left blank: on real documents they are put on as pictures."""
     first = "\n".join(segment.text for segment in segments if segment.page == 1 and segment.zone == "body")[:3000]
     return bool(
-        re.search(r"(?m)^\W*Số\s*:?[\s.…_]*/", first)
+        re.search(r"(?m)^[^\w\n]*+Số\s*:?[\s.…_]*/", first)
         or re.search(r"ngày[\s.…_]{2,}tháng|tháng[\s.…_]{2,}năm", first[:1500])
     )
 

@@ -142,8 +142,8 @@ def _cut(grey: Any) -> int:
     return first + int(quiet[len(quiet) // 2])
 
 
-_NUMBER = re.compile(r"(?m)^\W*S[ốôó]\s*[:.]?\s*\d{1,6}[a-z]?\s{0,20}/\s?[A-ZĐ][^\n]*$")
-_NUMBER_LINE = re.compile(r"(?m)^\W*S[ỐốÔôÓó]\s*[:.][^\n]*$")
+_NUMBER = re.compile(r"(?m)^[^\w\n]*+S[ốôó]\s*[:.]?\s*\d{1,6}[a-z]?\s{0,20}/\s?[A-ZĐ][^\n]*$")
+_NUMBER_LINE = re.compile(r"(?m)^[^\w\n]*+S[ỐốÔôÓó]\s*[:.][^\n]*$")
 
 
 def _with_number(text: str, grey: Any, end: float) -> str:

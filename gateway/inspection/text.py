@@ -153,8 +153,7 @@ def _plain(data: bytes, text: Text, charset: str = "") -> None:
 
 
 _CAPITALS = re.compile(r"text-transform\s*:\s*uppercase", re.IGNORECASE)
-#: A rule of a style sheet, and the classes in its selector.
-_RULE = re.compile(r"([^{}]{1,200})\{([^{}]{0,2000})\}")
+#: Classes in the selector of a rule of a style sheet.
 _CLASS = re.compile(r"\.([\w-]{1,60})")
 _WORD = re.compile(r"[\w-]+")
 _TAG = re.compile(r"<(/?)([a-zA-Z]\w{0,20}+)([^<>]*+)>")
@@ -175,8 +174,10 @@ def rendered(source: str) -> str:
 
 def _with_capitals(source: str) -> str:
     """The source with capitals where a style attribute or a class asks for them. One pass."""
-    rules = (rule for rule in _RULE.finditer(source) if _CAPITALS.search(rule[2]))
-    classes = {name for rule in rules for name in _CLASS.findall(rule[1])}
+    rules = (rule.rpartition("{") for rule in source.split("}"))
+    classes = {
+        name for selector, _, body in rules if _CAPITALS.search(body) for name in _CLASS.findall(selector[-300:])
+    }
     out, position, inside, depth = [], 0, "", 0
     for tag in _TAG.finditer(source):
         between = source[position : tag.start()]
