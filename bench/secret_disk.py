@@ -119,7 +119,11 @@ def main() -> None:
             sink.close()
             passwords.close()
             subprocess.run(["sync"], check=True)
-            subprocess.run(["umount", str(mount)], check=True)
+            deadline = time.monotonic() + 30  # a worker whose daemon was killed needs a moment to notice
+            while subprocess.run(["umount", str(mount)], check=False, capture_output=True).returncode:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"{mount} is still in use: a process outlived the gateway")
+                time.sleep(0.2)
         data = image.read_bytes()
         # the search itself must be able to find: what is on the disk is found
         control = b"X-VBDT" in data or b"gateway.db" in data
