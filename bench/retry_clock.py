@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import database as db
+from gateway.archive import Owed, append_leaf, message_entry
 from tests.hop import Hop, undotted
 from tests.house import House
 
@@ -100,8 +101,11 @@ async def fill(built: House, count: int) -> None:
         to = {name: value for name, value in row["recipients"][0].items() if name != "id"}
         for number in range(1, count):
             case = f"CASE{number:012}"
-            db.insert(connection, db.message, [{**message, "id": case}])
-            db.insert(connection, db.recipient, [{**to, "message": case, "address": f"{number}@xa.vn"}])
+            one, address = {**message, "id": case}, f"{number}@xa.vn"
+            db.insert(connection, db.message, [one])
+            db.insert(connection, db.recipient, [{**to, "message": case, "address": address}])
+            owed = Owed(address, "", "", "", to["verdict"], "queued", "xa")
+            append_leaf(connection, START, message_entry(one, [owed], [], {}))
 
     await built.database.write(insert)
 

@@ -47,6 +47,8 @@ _LEAF_LOCK = 0x7662_6474
 _INDEX_DELAY = 0.2
 #: Leaves sequenced in one piece; whole tiles, so that the next piece begins with one.
 _PIECE = 16 * TILE_WIDTH
+#: A clock this far behind the newest leaf was set back; less is the order of tasks.
+_BEHIND_MS = 5000
 #: Of the checkpoints of ten minutes the last is kept for good: at most 53,000 small files a year.
 _KEEP_MS = 600_000
 
@@ -878,13 +880,16 @@ def _take_turns(connection: Connection) -> None:
 def append_leaf(connection: Connection, now: float, entry: dict[str, Any]) -> int:
     """Put `entry` (with `type` and perhaps `case`) at the end of the tree, inside the caller's transaction.
 
-    Adds `v`, `seq` and `t`. Time never goes back in the tree, whatever the clock does. Returns the index.
+    Adds `v`, `seq` and `t`. Time never goes back in the tree, whatever the clock does; `clock` is what it said when it
+    was behind the leaf before. Returns the index.
     """
     _take_turns(connection)
     last = connection.exec_driver_sql("SELECT idx, at FROM leaf ORDER BY idx DESC LIMIT 1").first()
     index = last[0] + 1 if last else 0
     at = max(int(now * 1000), last[1]) if last else int(now * 1000)
     whole = {"v": 1, "seq": index, "t": stamp(from_ms(at)), **entry}
+    if at - int(now * 1000) > _BEHIND_MS:
+        whole["clock"] = stamp(from_ms(int(now * 1000)))
     data = canonical(whole)
     for name in ("files", "recipients"):
         # An entry bundle gives each entry 16 bits of length (C2SP tlog-tiles): very long lists go in by their digest.

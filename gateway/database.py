@@ -8,6 +8,7 @@ Message bytes are not here but in `store.py`: rows belong into SQL, bodies besid
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import queue
 import sqlite3
@@ -426,7 +427,7 @@ class Database:
                 )
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 durable.sync_folder(Path(parsed.database).absolute().parent)
-        except (exc.DBAPIError, OSError) as error:
+        except (exc.DBAPIError, OSError, UnicodeDecodeError) as error:  # the last: of a name in a damaged schema
             engine.dispose()
             raise Failure(LOCAL_ERROR.text, f"database: {_reason(error)}") from error
         except BaseException:
@@ -584,6 +585,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         if connection.execute(f"PRAGMA {pragma}").fetchone()[0] != value:
             raise sqlite3.OperationalError(f"PRAGMA {pragma} cannot be set to {value}")
     connection.execute("PRAGMA temp_store=MEMORY")
+    # A flipped bit must not make a row unreadable, and with it all that are read together: what reads it compares.
+    connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 
 from gateway import database as db
 from gateway import returns
@@ -40,6 +40,7 @@ from gateway.database import Database
 from gateway.delivery import Connection as HopConnection
 from gateway.delivery import Content, Letter, Outcome, Target, Timeouts
 from gateway.errors import Failure
+from gateway.hashtree import leaf_hash
 from gateway.inspection.findings import Document, Inspection
 from gateway.store import Damaged, Store
 
@@ -80,8 +81,8 @@ _WRITE_AGAIN = 2.0
 
 _DUE = """
 SELECT r.id, r.message, r.address, r.notify, r.orcpt, r.destination, r.attempts, r.first_attempt_at, r.last_reply,
-       m.kind, m.sender, m.sha256, m.size, m.trace, m.smtputf8, m.ret, m.envid, m.received_at
-FROM recipient r JOIN message m ON m.id = r.message
+       m.kind, m.sender, m.sha256, m.size, m.trace, m.smtputf8, m.ret, m.envid, m.received_at, l.entry, l.hash
+FROM recipient r JOIN message m ON m.id = r.message LEFT JOIN leaf l ON l.case_id = m.id AND l.type = 'message'
 """
 
 
@@ -107,6 +108,8 @@ class Due:
     ret: str
     envid: str
     received_at: int
+    entry: bytes | None
+    hash: bytes | None
     moved: int = 0  # of the jumps of the clock, those that `first_attempt_at` has taken part in
 
 
@@ -160,6 +163,7 @@ class _Claimed:
     shut: set[str] = field(default_factory=set)  # lanes for which there may be more
     unread: bool = False  # there were too many rows for one turn
     pause: float = _REMIND
+    unreadable: list[int] = field(default_factory=list)
 
 
 class _Lane:
@@ -211,6 +215,7 @@ class Queue:
         self._clock = clock
         self._steady = steady or (_since_boot if clock is time.time else lambda: self._clock())
         self._ahead = clock() - self._steady()  # of the clock, when it was last looked at
+        self._unreadable: set[int] = set()  # recipients whose rows cannot be read; told once
         self._moved = 0  # sum of all jumps, milliseconds
         self._log = log
         self._mail_log = mail_log
@@ -405,6 +410,9 @@ class Queue:
         small = [job for job in claimed.jobs if job.first.size <= _SMALL]
         if small:
             await asyncio.to_thread(self._load_small, small)
+        for number in claimed.unreadable:
+            self._error("ALARM: a row of the queue cannot be read", recipient=number)
+            self._tell("-", "damaged", recipient=number, reason="the row of this recipient cannot be read")
         for job in claimed.put_off:
             known = self._lanes.get(job.first.destination)
             domain = job.first.address.rpartition("@")[2]
@@ -433,16 +441,15 @@ class Queue:
             values |= {f"shut{number}": name for number, name in enumerate(sorted(claimed.shut))}
             marks = ", ".join(f":shut{number}" for number in range(len(claimed.shut)))
             other = f" AND r.destination NOT IN ({marks})" if marks else ""
-            found = _execute(
-                connection,
-                f"{_DUE} WHERE r.state = 'queued' AND r.next_attempt_at <= :now{other}"
-                " ORDER BY r.next_attempt_at, r.id LIMIT :limit",
-                [values],
-            ).all()
+            due = (
+                f"r.state = 'queued' AND r.next_attempt_at <= :now{other} ORDER BY r.next_attempt_at, r.id LIMIT :limit"
+            )
+            found = self._read_due(connection, due, values, claimed)
             jobs: dict[tuple[str, str], _Job] = {}
             taken: list[dict[str, Any]] = []
             intents: list[dict[str, Any]] = []
-            for row in (Due(*one, moved=self._moved) for one in found):
+            for row in (Due(*one) for one in found):
+                row.moved = self._moved
                 if row.destination not in rooms:  # that hop is gone from the configuration: take today's way
                     hop = self._settings.hop_for(row.address.rpartition("@")[2].lower())
                     row.destination = hop.name if hop else row.destination
@@ -482,6 +489,39 @@ class Queue:
         if soon is not None:
             claimed.pause = min(_REMIND, (soon - now) / 1000)
         return claimed
+
+    def _read_due(self, connection: Connection, where: str, values: dict[str, Any], claimed: _Claimed) -> list[Any]:
+        """Rows of _DUE. Where pages of the database are damaged, those that can be read one by one: a damaged row must
+        not stop the others."""
+        try:
+            if not self._unreadable:
+                found = list(_execute(connection, f"{_DUE} WHERE {where}", [values]).all())
+                if all(map(_readable, found)):
+                    return found
+        except exc.OperationalError:
+            raise
+        except exc.DatabaseError:
+            pass
+        found = []
+        # The columns stand in an index of their own: no page of the table is touched.
+        simple = where.replace("r.", "").replace(
+            " ORDER BY next_attempt_at, id LIMIT :limit", " ORDER BY next_attempt_at"
+        )
+        for (number,) in _execute(connection, f"SELECT id FROM recipient WHERE {simple}", [values]).all():
+            if number in self._unreadable:
+                continue
+            try:
+                row = _execute(connection, f"{_DUE} WHERE r.id = :id", [{"id": number}]).first()
+            except exc.OperationalError:
+                raise
+            except exc.DatabaseError:
+                row = None
+            if row is None or not _readable(row):
+                self._unreadable.add(number)
+                claimed.unreadable.append(number)
+            elif len(found) < _ROWS - 1:
+                found.append(row)
+        return found
 
     def _write_results(self, connection: Connection, results: _Results, digests: Sequence[str], now: int) -> None:
         journal = [
@@ -524,11 +564,14 @@ class Queue:
     def _load_small(self, jobs: Sequence[_Job]) -> None:
         """Blocks."""
         for job in jobs:
-            with contextlib.suppress(Damaged):  # the worker finds it again, and says so
-                job.content = self._load(job.first)
+            with contextlib.suppress(Damaged, Failure):  # the worker finds it again, and says so
+                job.content = self._load(job.rows)
 
-    def _load(self, row: Due) -> Content:
-        """Blocks. Raises Damaged."""
+    def _load(self, rows: Sequence[Due]) -> Content:
+        """Blocks. Raises Damaged, Failure."""
+        row = rows[0]
+        if reason := _unlike_its_leaf(rows):
+            raise Damaged(row.sha256, reason)
         if row.size <= _IN_MEMORY:
             return Content(row.trace, (self._store.read(row.sha256),))
         return Content(row.trace, self._store.chunks(row.sha256), lambda: self._store.chunks(row.sha256))
@@ -598,9 +641,9 @@ class Queue:
         first, content = job.first, job.content
         try:
             if content is None:
-                content = await asyncio.to_thread(self._load, first)
+                content = await asyncio.to_thread(self._load, job.rows)
         except Damaged as damage:
-            self._set_aside(job, damage)
+            await self._set_aside(job, damage)
             return True
         letter = Letter(
             first.sender,
@@ -662,10 +705,13 @@ class Queue:
             await self._database.write(lambda connection: _execute(connection, statement, [values]))
         self._wake.set()
 
-    def _set_aside(self, job: _Job, damage: Damaged) -> None:
-        """The bytes are not those we took (reliability.md R10): never sent, never skipped in silence. A person puts the
-        file back and releases the message, or returns it."""
+    async def _set_aside(self, job: _Job, damage: Damaged) -> None:
+        """The bytes are not those we took (reliability.md R10): never sent, never skipped in silence, the file moved to
+        `corrupt`. A person puts it back and releases the message, or returns it."""
         first = job.first
+        if damage.reason == "changed":
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._store.set_aside, damage.digest)
         self._error("ALARM: damaged message set aside", case=first.case, digest=damage.digest, reason=damage.reason)
         self._tell(first.case, "damaged", reason=damage.reason)
         reply = f"5.3.0 the stored message is damaged ({damage.reason})"
@@ -837,7 +883,7 @@ class Queue:
         def ask(connection: Connection) -> list[tuple[Due, str]]:
             rows = _execute(
                 connection,
-                _DUE.replace("m.received_at", "m.received_at, m.record", 1)
+                _DUE.replace("\nFROM", ", m.record\nFROM", 1)
                 + " WHERE r.state = 'queued' AND r.delay_notices = :number AND r.first_attempt_at <= :before"
                 " ORDER BY r.message LIMIT :limit",
                 [{"number": number, "before": before, "limit": _LATE}],
@@ -1213,6 +1259,38 @@ def _messages(connection: Connection, where: str, values: dict[str, Any]) -> lis
 
 def _shown(at: int | None) -> str | None:
     return stamp(from_ms(at)) if at is not None else None
+
+
+def _readable(row: Any) -> bool:
+    """Does each column hold the kind of value that was written there?"""
+    one = Due(*row)
+    texts = (one.case, one.address, one.notify, one.orcpt, one.destination, one.last_reply, one.kind, one.sender)
+    more = (one.sha256, one.ret, one.envid)
+    numbers = (one.attempts, one.size, one.smtputf8, one.received_at)
+    return (
+        all(type(value) is str for value in texts + more)
+        and all(type(value) is int for value in numbers)
+        and type(one.first_attempt_at) in (int, type(None))
+        and type(one.trace) is bytes
+    )
+
+
+def _unlike_its_leaf(rows: Sequence[Due]) -> str:
+    """Why rows of one message are not those that were committed, or nothing: a flipped bit in the database must send
+    nothing to anybody else, or under another name."""
+    first = rows[0]
+    if not isinstance(first.entry, bytes) or leaf_hash(first.entry) != first.hash:
+        return "the leaf is damaged"
+    told = json.loads(first.entry)
+    listed = told["recipients"]  # a very long list stands there by its digest
+    addresses = {one[0] for one in listed} if isinstance(listed, list) else {clean(row.address) for row in rows}
+    same = (
+        (told["case"], told["kind"], told["sha256"], told["size"], told["sender"])
+        == (first.case, first.kind, first.sha256, first.size, clean(first.sender))
+        and told["trace"] == hashlib.sha256(first.trace).hexdigest()
+        and all(clean(row.address) in addresses for row in rows)
+    )
+    return "" if same else "the row is not what its leaf says"
 
 
 def _since_boot() -> float:

@@ -164,7 +164,8 @@ class Store:
         return self.path(sha256).is_file()
 
     def chunks(self, sha256: str, size: int = 1 << 20) -> Iterator[bytes]:
-        """The bytes in pieces. Raises Damaged when they are missing or, after the last piece, when they are others."""
+        """The bytes in pieces. Raises Damaged when they are missing or, after the last piece, when they are others;
+        Failure when this host is out of descriptors or memory."""
         digest = hashlib.sha256()
         try:
             with self.path(sha256).open("rb") as file:
@@ -174,13 +175,27 @@ class Store:
         except FileNotFoundError:
             raise Damaged(sha256, "missing") from None
         except OSError as error:
+            if error.errno in _PASSING:
+                raise Failure(LOCAL_ERROR.text, f"store: {error.strerror}") from error
             raise Damaged(sha256, f"cannot be read: {error.strerror}") from None
         if digest.hexdigest() != sha256:
             raise Damaged(sha256, "changed")
 
     def read(self, sha256: str) -> bytes:
-        """The bytes, checked. Raises Damaged."""
+        """The bytes, checked. Raises Damaged, Failure."""
         return b"".join(self.chunks(sha256))
+
+    def set_aside(self, sha256: str) -> None:
+        """Move bytes that are not what their name says to the folder `corrupt` beside the store, for a person to look
+        at; a file that is gone stays gone. Raises OSError."""
+        if not self.path(sha256).exists():
+            return
+        corrupt = self.root.parent / "corrupt"
+        durable.make_folder(corrupt)
+        durable.step()
+        self.path(sha256).replace(corrupt / f"{sha256}.eml")
+        durable.sync_folder(corrupt)
+        durable.sync_folder(self.path(sha256).parent)
 
     def problem(self, sha256: str) -> str:
         """What is wrong with these bytes: `missing`, `changed`, `cannot be read: …`, or nothing."""

@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 
 from gateway import database as db
 from gateway import hashtree as ht
-from gateway.archive import Count, Notice, Tombstone, canonical
+from gateway.archive import Count, Notice, Tombstone, append_leaf, canonical
+from gateway.audit import audit
 from gateway.errors import Failure
 from gateway.inspection.findings import FileFacts
 from gateway.search import Index, Query, document_key
@@ -414,3 +415,19 @@ def index(tmp_path_factory):
 def test_no_question_breaks_the_search(index, words):
     page = index.search(Query(text=words, signer=words, number=words, file=words))
     assert page.total >= 0 and page.lag == 0
+
+
+def test_a_clock_that_was_set_back_shows_in_the_leaf(tmp_path):
+    async def main() -> None:
+        archive = open_archive(tmp_path)
+        for now in (1e9, 1e9 - 1, 1e9 - 86_400, 1e9 + 1):
+            await archive.database.write(lambda c, now=now: append_leaf(c, now, {"type": "admin"}))
+        rows = await archive.database.read(lambda c: list(c.execute(db.leaf.select().order_by(db.leaf.c.idx))))
+        assert [row.at for row in rows] == [10**12, 10**12, 10**12, 10**12 + 1000]
+        clocks = [json.loads(row.entry).get("clock", "")[:19] for row in rows]
+        assert clocks == ["", "", "2001-09-08T08:46:40", ""]
+        await archive.checkpoint()
+        assert (await asyncio.to_thread(audit, archive)).damage == []
+        await close(archive)
+
+    asyncio.run(main())

@@ -422,7 +422,9 @@ def test_decisions_follow_the_schedule(tmp_path: Path) -> None:
         queue = built.queue
         queue._chance = lambda: 1.0  # the longest wait
         start = 1_000_000
-        row = Due(1, "C", "a@x.vn", "", "", "hop", 0, None, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start)
+        row = Due(
+            1, "C", "a@x.vn", "", "", "hop", 0, None, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start, None, None
+        )
         outcome = Outcome("a@x.vn", "deferred", "451 4.3.0 later", "4.3.0")
         waits = []
         for attempts in range(7):
@@ -448,6 +450,39 @@ def test_a_hop_that_is_down_for_long_by_a_clock_that_jumps(count: int, hours: in
     """R7 in small; `./run measure retry_clock` is the whole."""
     result = retry_clock.jumping(retry_clock.scenario(tmp_path, count, hours * 3600.0, seed=1))
     assert result["wrong"] == [] and result["reports"] == count * (1 if hours == 6 else 3)
+
+
+def test_rows_that_are_not_what_their_leaf_says_send_nothing(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        for number in range(1, 5):
+            await built.commit(number=number, to=(f"n{number}@x.vn",))
+        other = (await built.sql("select sha256 from message order by rowid desc limit 1"))[0][0]
+        await built.sql("update recipient set address = 'ai-do@x.vn' where id = 1")
+        await built.sql("update message set sha256 = ? where rowid = 2", (other,))
+        await built.sql("update leaf set entry = x'7b7d' where idx = 2")
+        built.start()
+        await built.states(["held", "held", "held", "delivered"])
+        assert [message[1] for message in built.hops["hop"].messages] == [["RCPT TO:<n4@x.vn>"]]
+        assert built.log.events("error").count("ALARM: damaged message set aside") == 3
+        assert not (tmp_path / "corrupt").exists()  # the bytes are as they were
+
+    play(tmp_path, main)
+
+
+def test_a_row_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        for number in range(1, 4):
+            await built.commit(number=number)
+        await built.sql("update message set size = 'x' where rowid = 1")
+        await built.sql("update recipient set address = cast(x'ff40a4' as text) where id = 2")
+        built.start()
+        await built.states(["queued", "held", "delivered"])
+        built.queue.wake()
+        await built.commit(number=4)
+        await built.states(["queued", "held", "delivered", "delivered"])
+        assert built.log.events("error").count("ALARM: a row of the queue cannot be read") == 1
+
+    play(tmp_path, main)
 
 
 DAY = 86_400.0
@@ -503,7 +538,9 @@ def test_a_jump_during_an_attempt(tmp_path: Path) -> None:
 
     async def main(built: House) -> None:
         start, queue = int(built.now * 1000), built.queue
-        row = Due(1, "C", "a@x.vn", "", "", "hop", 3, start, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start)
+        row = Due(
+            1, "C", "a@x.vn", "", "", "hop", 3, start, "", "mail", "b@y.vn", "", 1, b"", 0, "", "", start, None, None
+        )
         queue._moved = int(6 * DAY * 1000)  # since the row was claimed
         outcome = Outcome("a@x.vn", "deferred", "451 4.3.0 later", "4.3.0")
         settled, told = queue._decide(row, outcome, start + queue._moved, True, False)
@@ -642,7 +679,7 @@ def test_whatever_is_damaged_is_noticed_and_the_others_go_out(tmp_path: Path) ->
             row[0] for row in await built.sql("select message from recipient where state = 'held' order by id")
         ] == damaged
         assert len(built.hops["hop"].messages) == 20
-        alarms = [about["case"] for _, event, about in built.log.lines if event.startswith("ALARM")]
+        alarms = [about["case"] for _, event, about in built.log.lines if event.startswith("ALARM: damaged")]
         assert sorted(alarms) == sorted(damaged)
 
     play(tmp_path, main)
