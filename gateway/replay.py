@@ -22,7 +22,7 @@ from gateway.directory import Directory
 from gateway.errors import Failure
 from gateway.inspection.findings import Inspection, SenderFacts
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
-from gateway.store import Store
+from gateway.store import Damaged, Store
 
 #: Messages handed to a process at once: long enough to hide the transfer, short enough for memory.
 BATCH = 500
@@ -208,7 +208,7 @@ def inspector(store: Store, settings: Any) -> Inspect:
             facts = examine.examine_message(store.read(row.sha256), settings)
             facts = facts.model_copy(update={"sender": SenderFacts.model_validate(kept), "texts": {}})
             return _Record.model_validate({**record, "inspection": facts})
-        except (Failure, OSError, KeyError, ValueError, AttributeError, TypeError):
+        except (Failure, Damaged, OSError, KeyError, ValueError, AttributeError, TypeError):
             return None  # the bytes are gone or damaged, or the record is none
 
     return inspect

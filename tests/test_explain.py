@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
-from gateway import directory, policy, replay, trials
+from bench import policy_rate
+from gateway import config, directory, policy, replay, trials
+from gateway import database as db
 from gateway.commands import policy as commands
+from gateway.inspection.findings import Document, DocumentField, FileFacts, Inspection
+from gateway.store import Store
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data" / "policy"
@@ -143,3 +149,72 @@ def test_replay_tells_what_changes(folder: Path, tmp_path: Path) -> None:
     assert changed.rules_after["FM-02/warn", "ht-stc"] > changed.rules_before["FM-02/warn", "ht-stc"]
     assert changed.unreadable == ["bad"] and 0 < changed.share < 1
     assert changed.changes[0].at.utcoffset() == dt.timedelta(hours=7)
+
+
+@pytest.fixture
+def archived(folder: Path, tmp_path: Path) -> Path:
+    """A configuration with an archive of 400 messages."""
+    base = tmp_path / "c"
+    shutil.copytree(folder, base)
+    agencies = directory.load(base / "directory")
+    policy_rate.fill(base, policy.load(base), agencies, 400)
+    return base
+
+
+def test_check_against_a_policy_that_changes_too_much(archived: Path, tmp_path: Path) -> None:
+    same = tmp_path / "same.yaml"
+    same.write_text((archived / "policy.yaml").read_text("utf-8"), "utf-8")
+    result = run.invoke(commands.app, ["check", "--config", str(archived), "--against", str(same), "--share", "0"])
+    assert result.exit_code == 0 and "0 / 400" in result.output, result.output
+    new = tmp_path / "new.yaml"
+    new.write_text("profile: national_2026\nrules:\n  FM-01: {mode: observe, to: 2099-12-31}\n", "utf-8")
+    words = ["check", "--config", str(archived), "--against", str(new), "--json"]
+    row = json.loads(run.invoke(commands.app, words).stdout.splitlines()[-1])
+    assert row["messages"] == 400 and 0 < row["changed"] < 100
+    share = row["changed"] / 400
+    assert run.invoke(commands.app, [*words, "--share", str(share)]).exit_code == 0
+    assert run.invoke(commands.app, [*words, "--share", str(share - 0.001)]).exit_code == 1
+
+
+def test_replay_reads_again_only_what_lacks_facts(archived: Path, tmp_path: Path) -> None:
+    raw = _mail(tmp_path / "a.eml", subject="Trao doi").read_bytes()
+    digest = hashlib.sha256(raw).hexdigest()
+    settings = config.read(archived)
+    Store(settings.data / "blobs").put([raw], digest)
+    database = db.Database.open(settings.database_url)
+    with database.engine.execution_options(writer=True).begin() as connection:
+        m = db.message
+        for case, sha256 in ((f"{7:016}", digest), (f"{8:016}", "0" * 64)):  # bytes that are there, and that are not
+            record = json.loads(connection.execute(select(m.c.record).where(m.c.id == case)).scalar_one())
+            del record["inspection"]
+            values = {"record": json.dumps(record), "sha256": sha256}
+            connection.execute(m.update().where(m.c.id == case).values(values))
+    database.close()
+    words = ["replay", "--config", str(archived), "--policy", str(archived / "policy.yaml"), "--json"]
+    result = run.invoke(commands.app, words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["case"] for row in rows if row.get("inspected")] == [f"{7:016}"]
+    assert [row["case"] for row in rows if "error" in row] == [f"{8:016}"]
+
+
+def test_explain_looks_numbers_up_in_the_archive(archived: Path) -> None:
+    facts = Inspection(files=(FileFacts(name="a.pdf", path="a.pdf", sha256="0" * 64, size=1, type="pdf",
+                                        document=Document(code=DocumentField(value="12 /BC-STTTT"))),))  # fmt: skip
+    database = db.Database.open(config.read(archived).database_url)
+    with database.engine.begin() as connection:
+        db.insert(
+            connection,
+            db.recipient,
+            [{"message": f"{0:016}", "address": "a@b.vn", "verdict": "deliver", "state": "delivered"}],
+        )
+        db.insert(
+            connection,
+            db.attachment,
+            [{"message": f"{0:016}", "path": "a", "sha256": "1" * 64, "size": 1, "type": "pdf"}],
+        )
+    database.close()
+    archive = commands._archive(archived)
+    assert [one.case for one in commands._known(archive, facts)] == [f"{0:016}"]
+    archive.close()
+    assert commands._archive(archived.parent) is None
