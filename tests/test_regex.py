@@ -18,13 +18,14 @@ SIZE = 64 << 10
 MOST = 0.5
 
 PIECES = (
-    " ", ".", "/", "0", " 0", "1/", "…", "_", "-", "\t", "\n", " \n", "A", "a", "Đ", "A ", "M Ậ T ", "(", "[(", "*",
-    "|", "mật ", "MẬT ", "MẬT\n", "tuyệt ", "độ mật", "độ mật: mật, ", "ngày ", "ngày 1 tháng ", "Số: ", "Số: 1\n",
-    "1/QĐ-", "1/A-A-", "1-A/", "TM. ", "KT. CHỦ TỊCH\n", "Nguyễn Văn A\n", "phụ lục I, ", "gửi ", "gửi\n", "(để ", "Re: ",
-    "<", "<a ", '<a alt="', "<!--", "<!-- -->", "<p style='text-transform:uppercase'>", ".a{text-transform:uppercase", "{",
-    "}", "font-family:", "<meta ", "\\'", "\\u8 ", "{\\", "\\a0 ", "/JS", "/#4", "stream\n", "/BaseFont /", "a^", "a('",
-    "thời hạn bảo vệ bí mật nhà nước ", "không phổ biến ", "giải mật từ", "V/v ", "x-a:\n ", "dim a\n", "DỰ THẢO (",
-    "ĐẾN Số: 1. ", "tỉnh ", "Hà Nội - ", "\u0300", "\u200b", "\u00ad", "áº", "Ã", "&nbsp;", "công điện ",
+    " ", ".", "/", "0", " 0", "1/", "…", "_", "-", "\t", "\n", " \n", "A", "a", "Đ", "A ", "M Ậ T ", "(", "[(",
+    "*", "|", "mật ", "MẬT ", "MẬT\n", "tuyệt ", "độ mật", "độ mật: mật, ", "ngày ", "ngày 1 tháng ", "Số: ",
+    "Số: 1\n", "1/QĐ-", "1/A-A-", "1-A/", "TM. ", "KT. CHỦ TỊCH\n", "Nguyễn Văn A\n", "phụ lục I, ", "gửi ",
+    "gửi\n", "(để ", "Re: ", "<", "<a ", '<a alt="', "<!--", "<!-- -->", "<p style='text-transform:uppercase'>",
+    ".a{text-transform:uppercase", "{", "}", "font-family:", "<meta ", "\\'", "\\u8 ", "{\\", "\\a0 ", "/JS",
+    "/#4", "stream\n", "/BaseFont /", "a^", "a('", "thời hạn bảo vệ bí mật nhà nước ", "không phổ biến ",
+    "giải mật từ", "V/v ", "x-a:\n ", "dim a\n", "DỰ THẢO (", "ĐẾN Số: 1. ", "tỉnh ", "Hà Nội - ", "\u0300",
+    "\u200b", "\u00ad", "áº", "Ã", "&nbsp;", "công điện ",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import structlog
 
+from bench import text_corpus as corpus
 from gateway.config import Budget
 from gateway.inspection.findings import Inspection, Status
 from gateway.inspection.run import Inspector
 from gateway.message import MemoryBody
+from tests.data.inspection import ole
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,3 +124,77 @@ def test_facts_cross_the_border_as_json() -> None:
     facts, _ = inspect(times=0)
     assert Inspection.model_validate_json(facts.model_dump_json()) == facts
     assert json.loads(facts.model_dump_json())["message"]["from_"][0]["address"] == "a@b.example"
+
+
+# -- what hostile files do to a real pool (bombs, encrypted files) -----------------------------------------------
+
+
+def _bombs() -> dict[str, tuple[bytes, set[str]]]:
+    """Name -> (bytes, values of `uninspectable` of which one must come out)."""
+    zeros = gzip.compress(bytes(40 << 20), 9)
+    flat = corpus.zipped({"a.bin": bytes(40 << 20)})
+    many = corpus.zipped({f"{n}.txt": b"x" for n in range(700)})
+    deep = corpus.zipped({"x.txt": b"x"})
+    for n in range(5):
+        deep = corpus.zipped({f"{n}.zip": deep})
+    entities = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><d>&b;</d>'
+    return {
+        "bom.zip": (flat, {"ratio"}),
+        "bom.gz": (zeros, {"ratio"}),
+        "hai lan.gz": (gzip.compress(zeros), {"ratio"}),
+        "nhieu.zip": (many, {"too_many"}),
+        "sau.zip": (deep, {"too_deep"}),
+        "a.docx": (corpus.docx("x", word__document=entities), {"unknown_container"}),
+        "b.docx": (corpus.docx("x", word__document="<d>" + " " * (60 << 20) + "</d>"), {"ratio"}),
+        "a.rtf": (b"{\\rtf1 " + b"{" * 500_000, {"too_deep"}),
+    }
+
+
+def _locked() -> dict[str, bytes]:
+    from io import BytesIO
+
+    from pypdf import PdfReader, PdfWriter
+
+    writer, out = PdfWriter(), BytesIO()
+    writer.append(PdfReader(BytesIO(corpus.pdf("Kính gửi"))))
+    writer.encrypt(user_password="mo", algorithm="AES-256")
+    writer.write(out)
+    package = ole.compound({"EncryptionInfo": bytes(5000), "EncryptedPackage": bytes(5000)})
+    return {
+        "a.pdf": out.getvalue(), "a.docx": package, "a.doc": ole.doc("x", encrypted=True),
+        "a.xls": ole.xls([["x"]], encrypted=True), "a.pgp": b"-----BEGIN PGP MESSAGE-----\n\nx\n",
+        "a.p7m": bytes.fromhex("3080 0609 2a864886f70d010703 a080"),
+    }  # fmt: skip
+
+
+def test_bombs_and_locked_files_in_the_pool() -> None:
+    """All of them at once through two workers: each ends as a fact, no worker dies, and ordinary mail goes on."""
+
+    async def main() -> tuple[dict[str, Inspection], dict[str, Inspection], Inspection, int]:
+        inspector = Inspector(SETTINGS, workers=2, seconds=60, log=structlog.get_logger())
+        running = asyncio.create_task(inspector.run())
+        try:
+            bombs, locked = _bombs(), _locked()
+            jobs = [inspector.file(data, name) for name, (data, _) in bombs.items()]
+            jobs += [inspector.file(data, name) for name, data in locked.items()]
+            mail = inspector.message(MemoryBody(MAIL, hashlib.sha256(MAIL).hexdigest()))
+            *found, ordinary = await asyncio.gather(*jobs, mail)
+            names = [*bombs, *locked]
+            facts = dict(zip(names, found[: len(bombs)], strict=False))
+            return facts, dict(zip(locked, found[len(bombs) :], strict=True)), ordinary, inspector.deaths
+        finally:
+            running.cancel()
+            await inspector.stop()
+
+    bombs, locked, ordinary, deaths = asyncio.run(main())
+    for name, (_, wanted) in _bombs().items():
+        assert wanted & uninspectable(bombs[name]), (name, bombs[name].findings, bombs[name].failed)
+    for name, facts in locked.items():
+        assert {"encrypted", "pgp", "smime"} & uninspectable(facts), (name, facts.findings)
+        assert facts.files[0].encrypted
+    assert ordinary.message.subject == "Hello" and not ordinary.failed
+    assert deaths == 0
+
+
+def uninspectable(facts: Inspection) -> set[str]:
+    return {finding.value for finding in facts.findings if finding.kind == "uninspectable"}
