@@ -118,27 +118,28 @@ def legacy_fonts(names: Iterator[str] | list[str]) -> tuple[str, ...]:
     return tuple(sorted(found))[:20]
 
 
+_ODD = re.compile("[\ue000-\uf8ff\ufffd\x00-\x1f\x7f-\x9f]")
+_LATIN, _VOWEL = re.compile(r"[^\W\d_]{2,}"), re.compile("[aeiouy]")
+_CLUSTER = re.compile("[bcdghklmnpqrstvxfjwz]{4}")
+
+
 def is_garbage(text: str) -> bool:
     """A text layer that is neither Vietnamese nor any other readable text: private encodings and missing mappings.
 
     More than a tenth private-use, replacement or control characters, or almost no word with a vowel in a text that
     has no reading in a legacy encoding.
     """
-    sample = text[:6000]
-    letters = [c for c in sample if not c.isspace()]
-    if len(letters) < 40:
+    sample = "".join(text[:6000].split())
+    if len(sample) < 40:
         return False
-    odd = sum(1 for c in letters if "\ue000" <= c <= "\uf8ff" or c == "\ufffd" or c < " " or "\x7f" <= c < "\xa0")
-    if odd * 10 > len(letters):
-        return vietnamese.charset_of(sample) == ""
-    words = re.findall(r"[^\W\d_]{2,}", vietnamese.fold(sample))
+    if len(_ODD.findall(sample)) * 10 > len(sample):
+        return vietnamese.charset_of(text[:6000]) == ""
+    words = _LATIN.findall(vietnamese.fold(text[:6000]))[:300]
     if len(words) < 15:
-        good_signs = sum(1 for c in letters if c.isalnum() or c in ".,;:/()-–\"'%")
-        return len(letters) > 150 and good_signs * 2 < len(letters)
-    readable = sum(
-        1 for word in words if re.search("[aeiouy]", word) and not re.search("[bcdghklmnpqrstvxfjwz]{4}", word)
-    )
-    return readable * 10 < len(words) * 5 and vietnamese.charset_of(sample) == ""
+        good_signs = sum(1 for c in sample if c.isalnum() or c in ".,;:/()-–\"'%")
+        return len(sample) > 150 and good_signs * 2 < len(sample)
+    readable = sum(1 for word in words if _VOWEL.search(word) and not _CLUSTER.search(word))
+    return readable * 10 < len(words) * 5 and vietnamese.charset_of(text[:6000]) == ""
 
 
 # -- plain text and HTML -------------------------------------------------------------------------------------------
