@@ -317,7 +317,13 @@ def main() -> int:
             server = Postfix(folder, mount) if given.peer == "postfix" else Ours(folder, mount, given.careless)
             os.sync()
             for cut in range(given.cuts):
-                port = server.start()
+                try:
+                    port = server.start()
+                except SystemExit:
+                    if not given.careless:
+                        raise
+                    damaged.append(f"does not start after cut {cut}")
+                    break
                 pause = 0.4 if given.sparse else 0.0
                 clients = Clients(port, chance.getrandbits(32), 1 if given.sparse else 4, pause)
                 clients.first.wait(20)
