@@ -183,15 +183,13 @@ class Pipeline:
         if facts.message.hops > self.settings.limits.hops:
             self._mail_log.write(received.case, "refused", sender=envelope.sender, reason="mail loop")
             return Reply(554, "Too many hops, this is a mail loop", "4.6")
-        documents = await self._archive.history(facts)
-        history = judging.history(rules.directory, envelope.sender.key, received.at, facts, documents)
-        situation = Situation(received.at, direction, origin, envelope, facts, history)
+        situation = await self._situation(rules, received, direction, facts)
         verdict = judging.judge(rules.policy, rules.directory, situation)
 
         if verdict.disposition == Disposition.BLOCK_SECRET:
             return await self._refuse_secret(received, direction, facts, verdict)
 
-        case = replace(self._case(rules, received, direction, facts, verdict), history=history)
+        case = replace(self._case(rules, received, direction, facts, verdict), history=situation.history)
         receipt = await self._archive.commit(case)
         # The promise begins here: bytes, verdict, deliveries and notices owed are on disk in one commit. A crash on
         # the next line loses nothing; the peer may then offer the message again and gets the old receipt.
@@ -201,6 +199,13 @@ class Pipeline:
         self._wake()
         self._tell(case)
         return self._answer(case)
+
+    async def _situation(self, rules: Rules, received: Received, direction: str, facts: Inspection) -> Situation:
+        """What is judged: the facts, and what archive and directory know of the past, so that judging stays pure."""
+        sender = received.envelope.sender.key
+        documents = await self._archive.history(facts)
+        history = judging.history(rules.directory, sender, received.at, facts, documents)
+        return Situation(received.at, direction, received.origin, received.envelope, facts, history)
 
     async def _facts(self, received: Received) -> Inspection:
         """What the message is, who it is from, and what the virus scanner says: asked at once, so that DNS does not
@@ -273,7 +278,8 @@ class Pipeline:
         received = replace(received, envelope=_envelope(head, facts.message, own, sent))
         envelope = received.envelope
         direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, polled.at)
-        verdict = judging.judge(rules.policy, rules.directory, Situation(polled.at, direction, origin, envelope, facts))
+        situation = await self._situation(rules, received, direction, facts)
+        verdict = judging.judge(rules.policy, rules.directory, situation)
         side = "out" if sent else "in"  # internal mail lies in two mailboxes: each proves its own side
         offends = verdict.disposition >= Disposition.HOLD
         # The same bytes may lie in several mailboxes, which are read at the same time: one of them is the first.
@@ -299,7 +305,8 @@ class Pipeline:
             notices = () if polled.history else self._notices(received, facts, verdict, refused=False)
             whole = self._case(rules, received, direction, facts, verdict)
             owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
-            whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices)
+            past = situation.history
+            whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices, history=past)
             receipt = await self._archive.commit(whole)
         if notices:
             self._wake()
