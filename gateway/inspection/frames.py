@@ -323,7 +323,7 @@ def _straightened(full: Image, rectangle: Rectangle, red: bool) -> Image:
     matrix[1, 2] += out_h / 2 - (y - y0)
     piece = cv2.warpAffine(ink, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
     strong = max(float(np.percentile(piece, 93)), 24.0)
-    return cv2.convertScaleAbs(piece, alpha=255 / strong)
+    return np.asarray(cv2.convertScaleAbs(piece, alpha=255 / strong), np.uint8)
 
 
 def _side(zone: Image, pieces: int) -> tuple[float | None, bool, float]:
