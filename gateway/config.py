@@ -154,6 +154,7 @@ class Budget(Settings):
     workers: int = Field(2, ge=1)
     memory: Size = 1 << 30  # address space of one worker
     file_seconds: Duration = 10  # CPU seconds for one file
+    seals: Literal["unsigned", "always"] = "unsigned"  # look for seals where no digital signature makes them needless
     ocr: bool = True
     ocr_pages: int = 3
     ocr_seconds: Duration = 8

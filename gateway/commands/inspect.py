@@ -84,6 +84,7 @@ def inspect(
         update={
             "seconds": seconds, "file_seconds": seconds, "ocr_seconds": max(seconds / 2, 1.0),
             "ocr_pages": max(budget.ocr_pages, 20),
+            "seals": "always",
         }
     )  # fmt: skip
     settings = {"budget": budget.model_dump(mode="json"), "trust": str(trust.resolve()) if trust else ""}

@@ -537,7 +537,14 @@ class _Examiner:
 
             return seal.look(opened, boxes)
 
-        looked = self.check("seal", path, seals, None, self.budget.file_seconds)
+        # Half of the time of an ordinary signed document would go into the picture of a seal that proves nothing
+        # beside its signatures (SG-02 asks for it only where there are none).
+        signed = any(one.kind != "timestamp" for one in facts.get("signatures", ()))
+        if signed and not scan and self.budget.seals == "unsigned":
+            self.ran("seal", Status.SKIPPED, path, "the document is digitally signed")
+            looked = None
+        else:
+            looked = self.check("seal", path, seals, None, self.budget.file_seconds)
         if looked is not None:
             facts.update(seals=looked.seals, seal_state=looked.state, handwritten_signature=looked.handwritten)
             facts["scan"] = facts["scan"] or looked.scan
@@ -545,8 +552,8 @@ class _Examiner:
         else:
             facts["seal_state"] = SealState.NOT_CHECKED
         if reading and needed:
-            signed = max(facts.get("seals", ()), key=lambda one: one.score, default=None)
-            signed_page = signed.page if signed else next((page for page, _ in boxes), None)
+            sealed = max(facts.get("seals", ()), key=lambda one: one.score, default=None)
+            signed_page = sealed.page if sealed else next((page for page, _ in boxes), None)
             rest = self.recognised(
                 path,
                 end,
