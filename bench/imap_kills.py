@@ -164,9 +164,11 @@ class Nursery:
 
 def nurse(config: Path) -> None:
     import gateway.daemon  # noqa: F401  (all that a child needs, before the first fork)
+    from gateway import log as logs
     from gateway import mime  # noqa: F401
     from gateway.inspection import secrecy  # noqa: F401
 
+    logs.configure(level="ERROR")  # to stderr: stdout speaks to the parent
     pid = 0
     while order := sys.stdin.readline():
         if order == "start\n":

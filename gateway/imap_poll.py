@@ -173,24 +173,6 @@ class Poller:
                 task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def import_all(self, progress: Callable[[str, int, int], None]) -> dict[str, str]:
-        """One look at every mailbox, for the command line. Returns what went wrong, by mailbox."""
-        wrong: dict[str, str] = {}
-
-        async def one(box: _Mailbox) -> None:
-            try:
-                async with self._connected(box) as link:
-                    await self._round(box, link, progress)
-            except (Failure, Refused, TimeoutError, *TROUBLE) as error:
-                wrong[box.settings.address] = _reason(error)
-                await self._note(box, None, _reason(error))
-
-        try:
-            await asyncio.gather(*map(one, self._mailboxes.values()))
-        finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        return wrong
-
     # ------------------------------------------------------------------ connections
 
     async def _mailbox(self, box: _Mailbox) -> None:
@@ -300,7 +282,7 @@ class Poller:
 
     # ------------------------------------------------------------------ looking
 
-    async def _round(self, box: _Mailbox, link: _Link, progress: Callable[[str, int, int], None] | None = None) -> None:
+    async def _round(self, box: _Mailbox, link: _Link) -> None:
         """All folders of a mailbox, each for itself: one that cannot be opened does not keep the others waiting."""
         session = link.session
         assert session is not None
@@ -309,20 +291,13 @@ class Poller:
             if name in away:
                 continue  # what we moved there is known
             try:
-                await self._look(box, link, name, role, progress)
+                await self._look(box, link, name, role)
             except Refused as error:
                 self._log.warning("folder not read", mailbox=box.settings.address, folder=name, reason=str(error))
                 await self._note(box, name, str(error))
         await self._act_all(box, link)
 
-    async def _look(
-        self,
-        box: _Mailbox,
-        link: _Link,
-        name: str,
-        role: str,
-        progress: Callable[[str, int, int], None] | None = None,
-    ) -> None:
+    async def _look(self, box: _Mailbox, link: _Link, name: str, role: str) -> None:
         """List what is new in a folder, take what is due, and note what is missing."""
         session = link.session
         assert session is not None
@@ -342,7 +317,7 @@ class Poller:
             uids = await link.call(session.search, "ALL")
             unknown = await self._database.write(lambda c: state.audit(c, row, uids, now))
             await self._list(box, link, row, unknown, 0)
-        await self._take(box, link, row, seen, progress)
+        await self._take(box, link, row)
         unseen = None
         if changed and role == "inbox":
             unseen = await link.call(session.search, "UNSEEN")
@@ -367,16 +342,8 @@ class Poller:
         if uidnext > row["uidnext"]:
             await self._database.write(lambda c: state.add(c, row, (), uidnext, None, self._now()))
 
-    async def _take(
-        self,
-        box: _Mailbox,
-        link: _Link,
-        row: dict[str, Any],
-        seen: Folder,
-        progress: Callable[[str, int, int], None] | None,
-    ) -> None:
+    async def _take(self, box: _Mailbox, link: _Link, row: dict[str, Any]) -> None:
         """Everything of the folder that is due. The next batch is fetched while this one is judged."""
-        count = 0
         while True:
             now = self._now()
             rows = await self._database.read(lambda c, now=now: state.due(c, row, now, BACKLOG))
@@ -390,9 +357,6 @@ class Poller:
                     if number + 1 < len(batches):
                         fetching = asyncio.create_task(self._fetch(box, link, row, batches[number + 1]))
                     await asyncio.gather(*(self._one(box, link, row, one) for one in fetched))
-                    count += len(fetched)
-                    if progress is not None:
-                        progress(f"{box.settings.address} {seen.name}", count, seen.exists)
             finally:
                 if not fetching.done():
                     fetching.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import time
@@ -138,6 +139,29 @@ def _line(row: dict[str, Any]) -> str:
     if row["error"]:
         words.append(f"LỖI/ERROR {row['error']}")
     return "  ".join(words)
+
+
+@app.command("import")
+def import_(config: Config = Path("config")) -> None:
+    """Theo dõi việc đọc thư cũ cho tới khi xong / watch the import of old mail until all of it is taken.
+
+    Cổng thư đang chạy làm việc này; ngắt lệnh không ngắt nó / the running gateway does it, whoever watches."""
+
+    async def work(archive: Archive) -> int:
+        while True:
+            rows = await archive.database.read(lambda connection: figures(connection, int(time.time() * 1000)))
+            backlog, present = sum(row["backlog"] for row in rows), sum(row["present"] for row in rows)
+            known = sum(row["taken"] + row["secret"] + row["before_since"] for row in rows)
+            typer.echo(f"\r{known} đã xong/done, {backlog} còn lại/left   ", nl=False, err=True)
+            if rows and not backlog and all(row["last_success"] for row in rows):
+                typer.echo(f"\n{present} thư trong {len(rows)} thư mục / messages in folders")
+                return EX_NO if any(row["error"] or row["lost"] for row in rows) else 0
+            if rows and backlog and backlog == sum(len(row["gaps"]) for row in rows):
+                typer.echo("\ncòn thư sót, xem `congvan imap status` / gaps remain", err=True)
+                return EX_NO
+            await asyncio.sleep(1)
+
+    run(config, work)
 
 
 @app.command()
