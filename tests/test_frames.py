@@ -62,7 +62,7 @@ def test_the_border_tells_secrecy_from_urgency_where_sizes_collide() -> None:
 
 
 @reading
-@pytest.mark.parametrize("angle", [-10.0, -4.0, 5.0, 12.0])
+@pytest.mark.parametrize("angle", [-10.0, 12.0])
 def test_a_tilted_stamp_is_straightened(angle: float) -> None:
     assert marks(page("TỐI MẬT", angle=angle)) == [("secrecy", "toi_mat", "strong")]
 
