@@ -12,11 +12,14 @@ import itertools
 import zlib
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
+
+from gateway.demo import documents
 
 FONTS = (
     "/usr/share/fonts/truetype/liberation2/LiberationSerif-{}.ttf",
@@ -213,6 +216,8 @@ class Scan:
 @cache
 def _font(which: int, bold: bool, size: int) -> ImageFont.FreeTypeFont:
     name = FONTS[which].format(("-Bold" if bold else "") if which == 1 else ("Bold" if bold else "Regular"))
+    if not Path(name).exists():  # not root, nothing installed: the face that comes with the demonstration
+        name = str(documents.fonts()["bold" if bold else "regular"])
     return ImageFont.truetype(name, max(size, 6))
 
 
