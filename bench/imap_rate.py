@@ -36,9 +36,9 @@ def fill(root: Path, addresses: list[str], messages: int) -> int:
         size = 0
         for number in range(messages):
             raw = letter(f"r{number}-{address}", "clean", (0, 2000, 2000, 12_000, 60_000)[number % 5])
-            (box / "cur" / f"17730{number:05}.M{number}P1.may,S={len(raw)}:2,S").write_bytes(
-                raw.replace(b"\r\n", b"\n")
-            )
+            stored = raw.replace(b"\r\n", b"\n")
+            name = f"17730{number:05}.M{number}P1.may,S={len(stored)},W={len(raw)}:2,S"  # Dovecot believes both sizes
+            (box / "cur" / name).write_bytes(stored)
             size += len(raw)
         for path in (box, *box.rglob("*")):
             shutil.chown(path, "nobody", "nogroup")
