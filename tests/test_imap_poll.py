@@ -24,7 +24,7 @@ from gateway.message import VIETNAM, Polled, Taken
 from tests import harness, peers
 from tests.house import Log
 from tests.imap_server import Box, Drop, ImapServer
-from tests.test_gateway import SECRETS, letter, query
+from tests.test_gateway import CITIZEN, SECRETS, letter, query, relay
 
 PASSWORD = "mat-khau-dung"
 BOX = f"ubnd@{harness.OURS}"
@@ -621,3 +621,23 @@ def test_new_mail_is_archived_at_once_and_what_offends_is_moved(dovecot: peers.D
     for path in gateway.data.rglob("*"):
         if path.is_file():
             assert b"Kim Quy" not in path.read_bytes(), path
+
+
+@pytest.mark.peer
+@NEEDS_DOVECOT
+def test_one_message_in_two_mailboxes_and_by_smtp_is_archived_once(
+    dovecot: peers.Dovecot, start: Start, sink: harness.Sink
+) -> None:
+    gateway = start(imap_settings(dovecot.port, BOX, OTHER))
+    assert relay(gateway, letter(subject="Qua SMTP")).startswith("250")
+    delivered = f"Return-Path: <{CITIZEN}>\r\nReceived: from cong by may\r\n".encode() + sink.wait(1)[0][2]
+    both = letter(subject="Hai hộp thư")
+    for address in (BOX, OTHER):
+        with client(dovecot.port, address) as box:
+            box.append("INBOX", both)
+            if address == BOX:
+                box.append("INBOX", delivered)
+    until(lambda: taken(gateway) == ["taken"] * 3)
+    assert query(gateway, "select channel from message where kind = 'mail' order by id") == [("relay",), ("imap",)]
+    assert query(gateway, "select count(*) from imap_message group by case_id order by 1") == [(1,), (2,)]
+    assert counted(gateway) == [("received", "in", "ubnd", 2)]
