@@ -798,7 +798,7 @@ def _rule_on(ruling: _Ruling, rule: Rule, hit: Hit, mode: str, action: Dispositi
             en=fill(text.en, facts),
             cure_vi=fill(text.cure_vi, facts),
             cure_en=fill(text.cure_en, facts),
-            notice=rule.notice,
+            notice=hit.notice or rule.notice,
             recipients=hit.recipients or (() if ruling.everybody else tuple(t.address for t in case.targets)),
             values=tuple((key, value) for key, text in hit.values.items() if (value := _clean(text))),
         )

@@ -99,6 +99,7 @@ class Hit:
     recipients: tuple[str, ...] = ()  # empty: all recipients of the case
     note: str = ""  # a value for an annotation
     rule: str = ""  # a more exact id than the rule's, such as the item of a delivery list
+    notice: str = ""  # a more exact notice than the rule's
     values: dict[str, str] = field(default_factory=dict)  # what the templates of notices ask for, by their names
 
 
@@ -602,8 +603,17 @@ def _free_recipients(c: Case) -> list[Hit]:
                     )
                 )
             elif staff.issued(c.day):
+                values = {"address": target.address, "official_address": staff.address}
                 hits.append(
-                    Hit("To", evidence=target.address, text="recipient", facts=facts, recipients=(target.address,))
+                    Hit(
+                        "To",
+                        evidence=target.address,
+                        text="recipient",
+                        facts=facts,
+                        recipients=(target.address,),
+                        notice="N02",
+                        values=values,
+                    )
                 )
             else:
                 hits.append(
