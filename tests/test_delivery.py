@@ -321,14 +321,14 @@ def test_smtp_sink() -> None:
 
 
 @pytest.fixture
-def postfix(tmp_path: Path) -> Iterator[tuple[peers.Postfix, harness.Sink, Path]]:
+def postfix(open_folder: Path) -> Iterator[tuple[peers.Postfix, harness.Sink, Path]]:
     """A real next hop with TLS that refuses one recipient, puts off another, and passes the rest to a sink."""
     sink, ca = harness.Sink(), trustme.CA()
-    pem = tmp_path / "tls.pem"
+    pem = open_folder / "tls.pem"
     ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.cert_pem.write_to_path(str(open_folder / "ca.pem"))
     made = peers.Postfix(
-        tmp_path / "postfix",
+        open_folder / "postfix",
         relay_port=sink.port,
         settings=(
             f"smtpd_tls_chain_files = {pem}\nsmtpd_tls_security_level = may\n"
@@ -337,7 +337,7 @@ def postfix(tmp_path: Path) -> Iterator[tuple[peers.Postfix, harness.Sink, Path]
         ),
     ).start()
     try:
-        yield made, sink, tmp_path / "ca.pem"
+        yield made, sink, open_folder / "ca.pem"
     finally:
         made.stop()
         sink.close()
