@@ -331,10 +331,6 @@ class Archive:
             append_notice(connection, notice, notice_digest, now)
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
 
-    @staticmethod
-    def _append_notice(connection: Connection, notice: Notice, digest: str, now: float) -> None:
-        append_notice(connection, notice, digest, now)
-
     async def notify(self, notices: Iterable[Notice]) -> None:
         """Make messages of ours durable and queue them: what the queue owes for failed and late deliveries. A notice
         whose key was used before is left out. Raises Failure."""

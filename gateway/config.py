@@ -275,7 +275,6 @@ class Gateway(Settings):
     sender_check: SenderCheck = SenderCheck()
     contacts: Contacts = Contacts()
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
-    official_archive_content: bool = True  # RG-09: False keeps only metadata of personal work mail
 
     @property
     def database_url(self) -> str:

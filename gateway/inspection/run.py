@@ -163,10 +163,6 @@ class Inspector:
         await asyncio.gather(*(worker.stop() for worker in self._all))
         self._all.clear()
 
-    def recall(self, sha256: str) -> Inspection | None:
-        """Facts found earlier for the same bytes by the same workers, if still remembered."""
-        return self._remembered.get(sha256)
-
     async def message(self, body: Body) -> Inspection:
         """The facts about a message; never raises for what the message does."""
         known = self._remembered.get(body.sha256)
