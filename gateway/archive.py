@@ -414,6 +414,17 @@ class Archive:
 
     # ------------------------------------------------------------------ read
 
+    async def first_case(self, sha256: str) -> str:
+        """The first received message of these bytes, whichever way it came; empty when there is none."""
+        m = db.message.c
+        question = select(m.id).where(m.sha256 == sha256, m.kind == "mail").order_by(m.id).limit(1)
+        return await self.database.read(lambda connection: connection.execute(question).scalar() or "")
+
+    async def buried(self, digest: str) -> str:
+        """The tombstone of the same secret, by its `disguise`; empty when there is none."""
+        question = select(db.tombstone.c.id).where(db.tombstone.c.digest == digest).limit(1)
+        return await self.database.read(lambda connection: connection.execute(question).scalar() or "")
+
     async def row(self, case: str) -> dict[str, Any] | None:
         """The row of a message as a dict, with `recipients` and `attachments`; None when there is none."""
 

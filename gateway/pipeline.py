@@ -24,9 +24,6 @@ from email.utils import format_datetime, getaddresses
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import select
-
-from gateway import database as db
 from gateway import log as logs
 from gateway import policy as judging
 from gateway import returns, stats
@@ -286,7 +283,7 @@ class Pipeline:
         async with self._turns[int(body.sha256[:2], 16) % len(self._turns)]:
             if verdict.disposition == Disposition.BLOCK_SECRET:
                 digest = await self._archive.disguise(body.sha256)
-                buried = await self._buried(digest)
+                buried = await self._archive.buried(digest)
                 if buried:
                     again = stats.counts(received, direction, verdict)
                     hidden = [replace(one, key=one.key.replace(body.sha256, digest)) for one in again]
@@ -298,7 +295,7 @@ class Pipeline:
             delivered = await self._delivered_by_us(head, body)
             if delivered:
                 return Taken(delivered, body.sha256, offends=False)
-            first = await self._archived(body.sha256)
+            first = await self._archive.first_case(body.sha256)
             if first:
                 await self._archive.count(counts, polled.at, first)
                 return Taken(first, body.sha256, offends=offends)
@@ -313,25 +310,12 @@ class Pipeline:
         self._tell(whole)
         return Taken(receipt.case, body.sha256, offends=offends)
 
-    async def _buried(self, digest: str) -> str:
-        """The tombstone of the same secret; empty when there is none."""
-        question = select(db.tombstone.c.id).where(db.tombstone.c.digest == digest).limit(1)
-        return await self._archive.database.read(lambda connection: connection.execute(question).scalar() or "")
-
-    async def _archived(self, sha256: str) -> str:
-        """The first message of the same bytes, whichever way it came; empty when there is none."""
-        m = db.message.c
-        question = select(m.id).where(m.sha256 == sha256, m.kind == "mail").order_by(m.id).limit(1)
-        return await self._archive.database.read(lambda connection: connection.execute(question).scalar() or "")
-
     async def _delivered_by_us(self, head: bytes, body: Body) -> str:
         """The case of a message that we delivered ourselves: it names the case, and ends with the archived bytes below
         what we and the servers behind us put on top. The name alone proves nothing; the bytes do."""
-        m = db.message.c
         for found in _CASE.findall(head)[:3]:
-            question = select(m.sha256, m.size).where(m.id == found.decode())
-            row = await self._archive.database.read(lambda connection, q=question: connection.execute(q).first())
-            if row is not None and await asyncio.to_thread(_ends_with, body, row.size, row.sha256):
+            row = await self._archive.row(found.decode())
+            if row is not None and await asyncio.to_thread(_ends_with, body, row["size"], row["sha256"]):
                 return found.decode()
         return ""
 
