@@ -70,7 +70,7 @@ class Keeper:
             received.body.close()
         return Reply(250, f"Ok: {received.case}", "0.0") if answer is None else answer
 
-    def wait(self, count: int, seconds: float = 10) -> None:
+    def wait(self, count: int, seconds: float = 60) -> None:
         """Until so many messages are here. Raises AssertionError after `seconds`."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.messages) >= count, seconds), f"{len(self.messages)} messages"
@@ -168,7 +168,7 @@ class Door:
         assert self.server.gate.connections == 0 and not self.server.gate._hosts, "a place in the gate was lost"
         assert not list((self.settings.data / "spill").iterdir())
 
-    def run(self, work: Any, seconds: float = 30) -> Any:
+    def run(self, work: Any, seconds: float = 90) -> Any:
         """The result of a coroutine on the door's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
 
@@ -181,7 +181,7 @@ class Door:
     def events(self, name: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log if entry["event"] == name]
 
-    def client(self, *, tls: bool | None = None, timeout: float = 20, source: str = "") -> Client:
+    def client(self, *, tls: bool | None = None, timeout: float = 60, source: str = "") -> Client:
         client = Client(self.port, self.trust, timeout, source)
         if self.kind == "submissions" if tls is None else tls:
             client.start_tls()
@@ -191,7 +191,7 @@ class Door:
 class Client:
     """Says what it is told, octet by octet; a context manager."""
 
-    def __init__(self, port: int, trust: ssl.SSLContext, timeout: float = 20, source: str = "") -> None:
+    def __init__(self, port: int, trust: ssl.SSLContext, timeout: float = 60, source: str = "") -> None:
         self.socket: socket.socket = socket.create_connection(
             ("127.0.0.1", port), timeout, source_address=(source, 0) if source else None
         )

@@ -105,7 +105,7 @@ class Sink:
             else:
                 out.write(b"250 ok\r\n")
 
-    def wait(self, count: int, seconds: float = 20) -> list[tuple[str, list[str], bytes]]:
+    def wait(self, count: int, seconds: float = 90) -> list[tuple[str, list[str], bytes]]:
         """Until `count` messages have arrived; fails with what came when they have not."""
         with self.arrived:
             ok = self.arrived.wait_for(lambda: len(self.messages) >= count, seconds)
@@ -225,7 +225,7 @@ class Gateway:
         self.log = config.parent / "gateway.log"
         self._environment = environment or {}
 
-    def start(self, seconds: float = 30) -> Gateway:
+    def start(self, seconds: float = 90) -> Gateway:
         address = str(self.config.parent / "notify")
         Path(address).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, self.log.open("ab") as log:
@@ -247,7 +247,7 @@ class Gateway:
         }
         return self
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = 90) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

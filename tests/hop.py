@@ -73,7 +73,7 @@ class Hop:
             writer.transport.abort()
         await asyncio.sleep(0)
 
-    async def wait(self, count: int, seconds: float = 20) -> None:
+    async def wait(self, count: int, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while len(self.messages) < count:
                 self.arrived.clear()
@@ -201,7 +201,7 @@ def run(main: Any) -> Any:
     """Run a coroutine on a fresh loop, with an end in sight."""
 
     async def bounded() -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await main
 
     return asyncio.run(bounded())

@@ -50,7 +50,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_port(port: int, seconds: float = 30) -> None:
+def wait_port(port: int, seconds: float = 90) -> None:
     """Until something listens on the port."""
     deadline = time.monotonic() + seconds
     while True:

@@ -132,10 +132,8 @@ def test_message_nested_a_thousand_times() -> None:
     raw = b"From: a@b.vn\r\nSubject: x\r\n\r\nx"
     for _ in range(1000):
         raw = b"From: a@b.vn\r\nSubject: x\r\nContent-Type: message/rfc822\r\n\r\n" + raw
-    started = time.process_time()
     found = examine.examine_message(raw, QUICK)
     assert values(found, "uninspectable") & {"too_deep"}
-    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_login_may_only_use_its_own_addresses(gateway: harness.Gateway, passwo
     with pytest.raises(smtplib.SMTPAuthenticationError):
         submit(gateway, raw, PROVINCE, CITIZEN, "sai")
     context = ssl.create_default_context(cafile=str(gateway.config / "ca.pem"))
-    with smtplib.SMTP_SSL("localhost", gateway.ports["submissions"], context=context, timeout=20) as client:
+    with smtplib.SMTP_SSL("localhost", gateway.ports["submissions"], context=context, timeout=60) as client:
         client.login(PROVINCE, passwords.password)
         code, text = client.mail(f"khac@{harness.OURS}")
         assert code == 553, text

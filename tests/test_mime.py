@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import runpy
+import time
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ SOME = st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400, deadline=None)
 @given(SOME)
 def test_any_bytes_give_a_message(raw: bytes) -> None:
     message = mime.parse(raw)
@@ -119,7 +120,7 @@ def test_any_bytes_give_a_message(raw: bytes) -> None:
     assert mime.hops(raw) == facts.hops
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_as_html_address_date_and_name(text: str) -> None:
     assert isinstance(mime.html_text(text), str)
@@ -204,13 +205,15 @@ def test_html_becomes_what_a_reader_shows() -> None:
     assert "color" not in text and "x()" not in text and "note" not in text
 
 
-def test_hostile_html_takes_linear_time() -> None:
-    import time
+@pytest.mark.parametrize("piece", ["<", "<!--", "<a ", "<a b='", "</", "&", "<script>", "<td>", '<p x="'])
+def test_hostile_html_takes_linear_time(piece: str) -> None:
+    def spent(size: int) -> float:
+        source = piece * (size // len(piece))
+        started = time.process_time()
+        mime.html_text(source)
+        return time.process_time() - started
 
-    start = time.perf_counter()
-    for piece in ("<", "<!--", "<a ", "<a b='", "</", "&", "<script>", "<td>", '<p x="'):
-        mime.html_text(piece * (300_000 // len(piece)))
-    assert time.perf_counter() - start < 8
+    assert spent(600_000) < max(0.5, 9 * spent(150_000)), "linear is 4 times, quadratic 16"
 
 
 # --- dates and the rest of the facts

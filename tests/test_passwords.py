@@ -327,7 +327,7 @@ service stats {{
     try:
         peers.wait_port(plain)
         first = config.PasswordCheck(host="localhost", port=plain, tls="starttls", verify=False, timeout=5)
-        until = time.monotonic() + 30  # it listens before it can answer
+        until = time.monotonic() + 90  # it listens before it can answer
         while run(PasswordChecker(first), ("van.thu@x.vn", PASSWORD)) == [UNAVAILABLE]:
             assert time.monotonic() < until, "Dovecot does not answer"
         yield {"folder": folder, "starttls": plain, "implicit": secure, "ca": folder / "ca.pem"}
