@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -411,6 +411,10 @@ class Archive:
                 durable.replace(path, os.urandom(32), 0o600)
             self._salt = path.read_bytes()
         return self._salt
+
+    async def note(self, kind: str, body: Mapping[str, Any], *, case: str = "") -> int:
+        """Append one typed leaf in a transaction of its own; see `leaf`. Returns its index. Raises Failure."""
+        return await self.database.write(lambda connection: leaf(connection, kind, body, case=case))
 
     # ------------------------------------------------------------------ read
 
@@ -921,6 +925,44 @@ def append_leaf(connection: Connection, now: float, entry: dict[str, Any]) -> in
         ],
     )
     return index
+
+
+#: What `append_leaf` itself writes into an entry.
+_TAKEN = frozenset(("v", "seq", "t", "type", "case", "clock"))
+
+
+def leaf(connection: Connection, kind: str, body: Mapping[str, Any], *, case: str = "") -> int:
+    """Append a leaf of type `kind` at the current time, inside the caller's transaction; with it the change that it
+    tells of is durable, or neither is. Returns its index.
+
+    kind: a word of lower-case letters and `-`; docs/archive.md lists those in use. body: JSON of strings, integers,
+    booleans, None, lists and objects, 60 KB at most. Never content of a message, a password, or a digest of a secret:
+    a leaf stays for ever and every auditor reads it. case: the message it is about, if one.
+    Raises ValueError for what cannot be a leaf.
+    """
+    if not kind.isascii() or not kind.replace("-", "").isalpha() or kind != kind.lower():
+        raise ValueError(f"type of a leaf: {kind!r}")
+    if taken := _TAKEN & body.keys():
+        raise ValueError(f"a leaf has {', '.join(sorted(taken))} of its own")
+    entry: dict[str, Any] = {**_tidy(body), "type": kind}
+    if case:
+        entry["case"] = case
+    return append_leaf(connection, time.time(), entry)
+
+
+def _tidy(value: Any) -> Any:
+    """Strings made clean; ValueError for what RFC 8785 would spell in more than one way."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) and name.isascii() for name in value):
+            raise ValueError("names in a leaf are ASCII")
+        return {name: _tidy(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tidy(one) for one in value]
+    raise ValueError(f"a leaf cannot hold {type(value).__name__}")
 
 
 # ---------------------------------------------------------------------- values

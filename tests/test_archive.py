@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from gateway import database as db
 from gateway import hashtree as ht
-from gateway.archive import Count, Notice, Tombstone, append_leaf, canonical
+from gateway.archive import Count, Notice, Tombstone, append_leaf, canonical, leaf
 from gateway.audit import audit
 from gateway.errors import Failure
 from gateway.inspection.findings import FileFacts
@@ -426,6 +426,29 @@ def test_a_clock_that_was_set_back_shows_in_the_leaf(tmp_path):
         assert [row.at for row in rows] == [10**12, 10**12, 10**12, 10**12 + 1000]
         clocks = [json.loads(row.entry).get("clock", "")[:19] for row in rows]
         assert clocks == ["", "", "2001-09-08T08:46:40", ""]
+        await archive.checkpoint()
+        assert (await asyncio.to_thread(audit, archive)).damage == []
+        await close(archive)
+
+    asyncio.run(main())
+
+
+def test_a_leaf_of_any_type(tmp_path):
+    async def main() -> None:
+        archive = open_archive(tmp_path)
+        assert await archive.note("access", {"who": "van.thu@\udcff", "what": ["CASE1", 3, None, {"x": True}]}) == 0
+        assert await archive.database.write(lambda c: leaf(c, "retention", {"class": "5y"}, case="CASE1")) == 1
+        for kind, body in (("Access", {}), ("a b", {}), ("a", {"seq": 1}), ("a", {"x": 1.5}), ("a", {"á": 1})):
+            with pytest.raises(ValueError):
+                await archive.note(kind, body)
+        first, second = await archive.database.read(lambda c: list(c.execute(db.leaf.select().order_by(db.leaf.c.idx))))
+        told = json.loads(first.entry)
+        assert (told["type"], told["who"], told["what"]) == (
+            "access",
+            "van.thu@\ufffd",
+            ["CASE1", 3, None, {"x": True}],
+        )
+        assert (second.type, second.case_id, json.loads(second.entry)["class"]) == ("retention", "CASE1", "5y")
         await archive.checkpoint()
         assert (await asyncio.to_thread(audit, archive)).damage == []
         await close(archive)
