@@ -445,7 +445,7 @@ def test_a_leaf_of_any_type(tmp_path):
         told = json.loads(first.entry)
         assert (told["type"], told["who"], told["what"]) == (
             "access",
-            "van.thu@\ufffd",
+            "van.thu@?",
             ["CASE1", 3, None, {"x": True}],
         )
         assert (second.type, second.case_id, json.loads(second.entry)["class"]) == ("retention", "CASE1", "5y")
