@@ -91,6 +91,7 @@ class Count:
     rule: str = ""
     mode: str = ""
     value: str = ""
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -704,6 +705,12 @@ def _record(case: Case) -> dict[str, Any]:
         },
         "origin": {name: getattr(origin, name) for name in origin.__slots__},
         "answerable": case.answerable,
+        # What the message counts as in the figures: the record's digest is in the tree, so the events can be proved.
+        "counts": [
+            [one.kind, one.agency, one.direction, one.rule, one.mode, one.value, one.scope]
+            for one in case.counts
+            if one.key.startswith(received.body.sha256)
+        ],
         **({"history": past} if case.history is not None and (past := _past(case.history)) else {}),
         "inspection": facts.model_dump(mode="json", exclude_defaults=True),
         "verdict": {

@@ -35,10 +35,12 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     exc,
+    inspect,
     make_url,
 )
 from sqlalchemy import event as events
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateColumn
 
 from gateway import durable
 from gateway.errors import LOCAL_ERROR, Failure
@@ -186,7 +188,35 @@ event = Table(
     Column("mode", Text, nullable=False, default=""),
     Column("value", Text, nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
+    # between whom: internal (one agency), inter_agency, outside (citizens, firms); only on sent and received
+    Column("scope", Text, nullable=False, default="", server_default=""),
     Index("event_month", "month", "agency"),
+)
+
+#: What was published, each revision for good (reports.py): the signed JSON as it went out.
+publication = Table(
+    "publication",
+    metadata,
+    Column("period", Text, primary_key=True),  # 2026-11, 2026-H1, 2026
+    Column("revision", Integer, primary_key=True, autoincrement=False),  # 1: first published; more: restated
+    Column("at", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),  # of the JSON
+    Column("data", LargeBinary, nullable=False),  # the JSON, zlib
+    Column("signature", LargeBinary, nullable=False),  # Ed25519 over the JSON
+    Column("leaf", BigInteger, nullable=False),  # its place in the tree
+    Column("events", BigInteger, nullable=False),  # events of the period when it was made
+)
+
+#: Work by the clock, claimed by whoever comes first: once, however many daemons there are.
+job = Table(
+    "job",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("slot", Text, primary_key=True),  # the time it stands for: 2026-11, 2026-11-22
+    Column("claimed_at", BigInteger, nullable=False),
+    Column("claimed_by", Text, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("result", Text, nullable=False, default=""),
 )
 
 #: All that stays of a message with a secrecy mark (design.md promise 2): no subject, file name, text or plain digest.
@@ -416,6 +446,7 @@ class Database:
         try:
             with engine.execution_options(writer=True).begin() as connection:
                 metadata.create_all(connection)
+                _add_columns(connection)
                 if connection.execute(schema.select()).first() is None:
                     connection.execute(schema.insert().values(version=SCHEMA_VERSION))
                 version = connection.execute(schema.select()).scalar_one()
@@ -572,6 +603,18 @@ def _settle(jobs: list[_Job]) -> None:
             job.future.set_exception(job.error)
         else:
             job.future.set_result(job.result)
+
+
+def _add_columns(connection: Connection) -> None:
+    """Columns that a later version of this program knows, in tables that an earlier one made. They have a default for
+    the rows that are there."""
+    there = inspect(connection).get_multi_columns()
+    for (_, name), columns in there.items():
+        known = {one["name"] for one in columns}
+        for column in metadata.tables[name].columns if name in metadata.tables else ():
+            if column.name not in known and column.server_default is not None:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
