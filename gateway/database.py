@@ -346,6 +346,179 @@ imap_action = Table(
     Index("imap_action_case", "case_id"),
 )
 
+#: Something a person must be told at once (alerts.py). `key` makes a second one impossible. The text is what goes into
+#: an SMS: no trích yếu, and of a secret or of malware nothing but the case.
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),  # urgent, secret, malware, trouble
+    Column("subject", Text, nullable=False, default=""),  # urgent: the level; trouble: which
+    Column("agency", Text, nullable=False, default=""),  # whose leader is told
+    Column("case_id", Text, nullable=False, default=""),
+    Column("document", Text, nullable=False, default=""),  # its number
+    Column("text", Text, nullable=False),
+    Column("detail", Text, nullable=False, default=""),  # trouble: more than fits into an SMS
+    Column("at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),  # trouble: it is over
+    Column("acked_at", BigInteger),
+    Column("acked_by", Text, nullable=False, default=""),
+    Column("acked_how", Text, nullable=False, default=""),  # mail, command
+    Index("alert_open", "kind", "ended_at"),
+    Index("alert_case", "case_id"),
+)
+
+#: One person told over one channel.
+alert_send = Table(
+    "alert_send",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("alert", Integer, ForeignKey("alert.id"), nullable=False),
+    Column("what", Text, nullable=False, default="start"),  # start, end (of trouble)
+    Column("channel", Text, nullable=False),
+    Column("role", Text, nullable=False),  # leader, delegate, clerk, security, admin
+    Column("phone", Text, nullable=False, default=""),
+    Column("email", Text, nullable=False, default=""),
+    Column("token", Text, nullable=False),  # in the Message-ID and the idempotency key
+    Column("pressing", Integer, nullable=False, default=0),  # no quiet hours, no limits
+    # waiting, sent, merged (told in one message with others), failed (gave up), cancelled (acknowledged before)
+    Column("state", Text, nullable=False, default="waiting"),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", BigInteger, nullable=False),
+    Column("give_up_at", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False, default=""),  # the gateway that is at it: an intent without a result
+    Column("lease_at", BigInteger, nullable=False, default=0),  # until when
+    Column("settled_at", BigInteger),
+    Column("maybe_twice", Integer, nullable=False, default=0),  # attempts whose outcome nobody knows
+    Column("result", Text, nullable=False, default=""),  # of the last attempt
+    Index("alert_send_due", "state", "next_at"),
+    Index("alert_send_alert", "alert"),
+    Index("alert_send_token", "token"),
+)
+
+#: The registers of documents (register.py): one row per document, agency and direction. Rows of origin `mail` follow
+#: from the archive alone and can be made again from it at any time; `paper` rows are typed in.
+register_entry = Table(
+    "register_entry",
+    metadata,
+    Column("id", Text, primary_key=True),  # made of agency, direction and document, so that it is always the same
+    Column("agency", Text, nullable=False),
+    Column("direction", Text, nullable=False),  # in, out
+    Column("year", Integer, nullable=False),
+    Column("origin", Text, nullable=False),  # mail, paper
+    Column("day", Text, nullable=False),  # YYYY-MM-DD: arrival (in), issue or sending (out), in Vietnam
+    Column("at", BigInteger, nullable=False),
+    Column("message_class", Text, nullable=False, default=""),
+    Column("sha256", Text, nullable=False, default=""),  # of the document's file
+    Column("fields", Text, nullable=False),  # JSON: name to [value, source, confidence], as it was read or typed in
+    # what follows holds the values that count, corrections included, for searching and numbering
+    Column("document_key", Text, nullable=False, default=""),
+    Column("issuer_key", Text, nullable=False, default=""),
+    Column("document_year", Integer, nullable=False, default=0),
+    Column("series", Text, nullable=False, default=""),  # out: series the number belongs to
+    Column("number", Integer),  # out: number in its series
+    Column("words", Text, nullable=False, default=""),  # all values, lower case without accents
+    Index("register_entry_book", "agency", "direction", "year", "day"),
+    Index("register_entry_document", "document_key"),
+    Index("register_entry_number", "agency", "year", "series", "number"),
+)
+
+#: Messages that brought the document of an entry.
+register_source = Table(
+    "register_source",
+    metadata,
+    Column("entry", Text, ForeignKey("register_entry.id"), primary_key=True),
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("path", Text, nullable=False, default=""),  # of the document among the message's files
+    Column("message_id", Text, nullable=False, default=""),
+    Index("register_source_message", "message"),
+    Index("register_source_message_id", "message_id"),
+)
+
+#: What the document of an entry says about others: `target` is a document_key, or the Message-ID it answers.
+register_link = Table(
+    "register_link",
+    metadata,
+    Column("entry", Text, ForeignKey("register_entry.id"), primary_key=True),
+    Column("kind", Text, primary_key=True),  # reply, replace, correct, amend, recall, cite
+    Column("target", Text, primary_key=True),
+    Column("source", Text, nullable=False),  # text, header
+    Column("confidence", Integer, nullable=False),  # per cent
+    Index("register_link_target", "target"),
+)
+
+#: What people did to the registers, in order; nothing is ever overwritten. `about`: an entry, or
+#: `agency/year/series/number`.
+register_change = Table(
+    "register_change",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("about", Text, nullable=False),
+    Column("field", Text, nullable=False),  # a field's name; link, unlink, compared, status, number …
+    Column("old", Text, nullable=False, default=""),
+    Column("new", Text, nullable=False, default=""),
+    Column("who", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Index("register_change_about", "about"),
+)
+
+#: The next number of a series. Locked before a number is taken, so that numbers have no gaps and none is given twice.
+register_series = Table(
+    "register_series",
+    metadata,
+    Column("agency", Text, primary_key=True),
+    Column("year", Integer, primary_key=True, autoincrement=False),
+    Column("series", Text, primary_key=True),  # `in` for arrival numbers, else the kind or kinds of document
+    Column("next", Integer, nullable=False, default=1),
+)
+
+#: Every number that was given, reserved or cancelled.
+register_number = Table(
+    "register_number",
+    metadata,
+    Column("agency", Text, primary_key=True),
+    Column("year", Integer, primary_key=True, autoincrement=False),
+    Column("series", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),  # used, reserved, cancelled
+    Column("entry", Text, nullable=False, default=""),  # arrival numbers and paper entries; mail is found by number
+    Column("code", Text, nullable=False, default=""),
+    Column("fields", Text, nullable=False, default="{}"),  # what was known when it was given, as in register_entry
+    Column("who", Text, nullable=False, default=""),
+    Column("at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("request", Text, unique=True),  # the same request gets the same number
+    Index("register_number_entry", "entry"),
+)
+
+#: Entries put into the folder of an agency's document system: `at` before the file appears, `done_at` after.
+register_drop = Table(
+    "register_drop",
+    metadata,
+    Column("entry", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("done_at", BigInteger),
+)
+
+#: Documents exchanged on paper alone, as agencies report them. The newest row of a key counts; the others are history.
+paper_count = Table(
+    "paper_count",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("agency", Text, nullable=False),
+    Column("month", Text, nullable=False),  # YYYY-MM
+    Column("direction", Text, nullable=False),  # in, out
+    Column("message_class", Text, nullable=False, default=""),  # empty: all together
+    Column("number", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False, default=""),
+    Column("source", Text, nullable=False, default=""),  # file:line
+    Index("paper_count_month", "month", "agency"),
+)
+
 #: One row: the version of these tables.
 schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
