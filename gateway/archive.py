@@ -95,6 +95,36 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """One person to be told over one channel, `delay` seconds from now. role: leader, delegate, clerk, security, admin;
+    pressing: whatever the hour and however many."""
+
+    channel: str
+    role: str
+    phone: str
+    email: str
+    delay: float = 0
+    pressing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something to be told at once, owed from the same commit on; a second one with the same key is never made.
+    Columns of `database.alert`; give_up: seconds after which nobody tries any more."""
+
+    key: str
+    kind: str
+    subject: str
+    text: str
+    reaches: tuple[Reach, ...]
+    give_up: float
+    agency: str = ""
+    case: str = ""
+    document: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """A message with all that was found, decided and is owed. answerable: the sender is not forged and may be written
     to, so that a failed delivery may be told."""
@@ -107,6 +137,7 @@ class Case:
     owed: tuple[Owed, ...]
     notices: tuple[Notice, ...] = ()
     counts: tuple[Count, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     policy_text: str = ""
     answerable: bool = False
     history: History | None = None
@@ -127,6 +158,7 @@ class Tombstone:
     sha256: str
     counts: tuple[Count, ...] = ()
     notices: tuple[Notice, ...] = ()
+    alerts: tuple[Alert, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +362,8 @@ class Archive:
         _count(connection, (*case.counts, *_recalls(case)), received.at, row["id"])
         for notice, notice_digest in files.notices:
             append_notice(connection, notice, notice_digest, now)
+        for alert in case.alerts:
+            append_alert(connection, alert, int(now * 1000))
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
 
     async def notify(self, notices: Iterable[Notice]) -> None:
@@ -389,6 +423,8 @@ class Archive:
             _count(connection, counts, tombstone.at, tombstone.case)
             for notice, notice_digest in files.notices:
                 append_notice(connection, notice, notice_digest, now)
+            for alert in tombstone.alerts:
+                append_alert(connection, alert, int(now * 1000))
 
         await self.database.write(append)
 
@@ -859,6 +895,43 @@ def append_notice(connection: Connection, notice: Notice, digest: str, now: floa
         ],
     )
     append_leaf(connection, now, message_entry(row, owed, [], {}))
+
+
+def append_alert(connection: Connection, alert: Alert, at: int) -> bool:
+    """Owe an alert, inside the caller's transaction; False when its key was used before. `at`: milliseconds."""
+    row = {
+        "key": clean(alert.key),
+        "kind": alert.kind,
+        "subject": alert.subject,
+        "agency": alert.agency,
+        "case_id": alert.case,
+        "document": clean(alert.document),
+        "text": clean(alert.text),
+        "detail": clean(alert.detail),
+        "at": at,
+    }
+    if not db.insert(connection, db.alert, [row], ignore=True):
+        return False
+    number = connection.execute(select(db.alert.c.id).where(db.alert.c.key == row["key"])).scalar_one()
+    db.insert(connection, db.alert_send, [reach_row(one, number, at, alert.give_up) for one in alert.reaches])
+    return True
+
+
+def reach_row(reach: Reach, alert: int, at: int, give_up: float, what: str = "start") -> dict[str, Any]:
+    """The row of `alert_send` for one person and channel. `at`: milliseconds; give_up: seconds."""
+    due = at + int(reach.delay * 1000)
+    return {
+        "alert": alert,
+        "what": what,
+        "channel": reach.channel,
+        "role": reach.role,
+        "phone": reach.phone,
+        "email": clean(reach.email),
+        "token": os.urandom(16).hex(),
+        "pressing": int(reach.pressing),
+        "next_at": due,
+        "give_up_at": due + int(give_up * 1000),
+    }
 
 
 def message_entry(

@@ -256,6 +256,158 @@ class Imap(Settings):
         return self
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: What a channel of alerts may fill in (alerts.py), and where.
+ALERT_VALUES = ("phone", "email", "text", "id", "case", "kind", "level", "role", "agency", "document", "at", "secret")
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
+def _phone(value: object) -> object:
+    """A telephone number as people write it. Digits are what counts; `international` gives those."""
+    if isinstance(value, str) and value and not international(value):
+        raise ValueError("a telephone number looks like 0912 345 678 or +84 912 345 678")
+    return value
+
+
+def international(phone: str) -> str:
+    """`0912 345 678` to `84912345678` (E.164 without the plus sign); empty when it is none."""
+    if not re.fullmatch(r"\+?[0-9 ().-]+", phone.strip()):
+        return ""
+    digits = re.sub(r"\D", "", phone)
+    if digits.startswith("0") and not phone.strip().startswith("+"):
+        digits = digits[2:] if digits.startswith("00") else "84" + digits[1:]
+    return digits if 8 <= len(digits) <= 15 else ""
+
+
+Phone = Annotated[str, BeforeValidator(_phone)]
+
+
+class AlertChannel(Settings):
+    """One way to a person.
+
+    kind: `http` (a request to a service of the agency), `sms` (the same, to a gateway of text messages; only for people
+    with a telephone number), `command` (a program on this machine), `mail`. `{phone}` and the other names of
+    ALERT_VALUES stand for values in the path and query of `url`, in `headers` (only `{secret}` and `{id}`), in `body`
+    and in `argv`; whoever writes to an agency never chooses the host, the port or the program.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    kind: Literal["http", "sms", "command", "mail"]
+    url: str = ""
+    method: Literal["POST", "GET"] = "POST"
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: dict[str, str] = Field(default_factory=dict)  # empty: all values for http, `to` and `text` for sms
+    encoding: Literal["json", "form"] = "json"
+    success: str = ""  # a pattern that the answer must contain, for services that say 200 to everything
+    tls: Literal["verify", "none"] = "verify"
+    ca: Path | None = None
+    secret_file: Path | None = None  # the key of the service: the first line of a file, read anew each time
+    credential: str = ""  # or a credential of the service manager, as for mailboxes
+    argv: tuple[str, ...] = ()
+    timeout: Duration = Field(10.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _fits(self) -> AlertChannel:
+        where = f"channel {self.name}"
+        web = self.kind in ("http", "sms")
+        if web != bool(self.url):
+            raise ValueError(f"{where}: `url` is {'needed for' if web else 'not for'} kind {self.kind}")
+        if (self.kind == "command") != bool(self.argv):
+            raise ValueError(f"{where}: `argv` is {'needed for' if self.kind == 'command' else 'not for'} {self.kind}")
+        if self.secret_file is not None and self.credential:
+            raise ValueError(f"{where}: one of `secret_file` and `credential`, not both")
+        if web:
+            self._web(where)
+        for key, text in [("body", one) for one in self.body.values()] + [("argv", one) for one in self.argv]:
+            _known_values(where, key, text, ALERT_VALUES if key == "body" else ALERT_VALUES[:-1])
+        if self.argv and (not self.argv[0].startswith("/") or _PLACE.search(self.argv[0])):
+            raise ValueError(f"{where}: argv begins with the whole path of a program, such as /usr/local/bin/goi-dien")
+        try:
+            re.compile(self.success)
+        except re.error as error:
+            raise ValueError(f"{where}: success: not a pattern: {error}") from None
+        return self
+
+    def _web(self, where: str) -> None:
+        match = re.match(r"(https?)://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(?=[/?]|$)", self.url)
+        if match is None:
+            raise ValueError(f"{where}: url begins with https:// and a fixed host, such as https://sms.tinh.gov.vn/gui")
+        if match[1] == "http" and self.tls != "none" and match[2].strip("[]") not in _LOOPBACK:
+            raise ValueError(f"{where}: url is http://; write https://, or `tls: none` if nobody can listen in between")
+        if not self.url.isprintable() or " " in self.url or "#" in self.url:
+            raise ValueError(f"{where}: url must not hold blanks or #")
+        _known_values(where, "url", self.url, ALERT_VALUES)
+        for name, value in self.headers.items():
+            if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) or not value.isprintable():
+                raise ValueError(f"{where}: headers: {name!r} is no header of one line")
+            _known_values(where, "headers", value, ("secret", "id"))
+        if "{secret}" in "".join((self.url, *self.headers.values(), *self.body.values())) and not (
+            self.secret_file or self.credential
+        ):
+            raise ValueError(f"{where}: {{secret}} needs `secret_file` or `credential`")
+
+
+def _known_values(where: str, key: str, text: str, known: tuple[str, ...]) -> None:
+    for name in _PLACE.findall(text):
+        if name not in known:
+            raise ValueError(f"{where}: {key}: unknown value {{{name}}}; known: {', '.join(known)}")
+
+
+class UrgentAlerts(Settings):
+    """TM-04: the leaders of the receiving agency, as in the directory, and the delegate when nobody acknowledges."""
+
+    channels: tuple[str, ...] = Field(min_length=1)
+    levels: tuple[Literal["hoa_toc_hen_gio", "hoa_toc", "thuong_khan", "khan"], ...] = ("hoa_toc_hen_gio", "hoa_toc")
+    escalate: Duration = 600  # without acknowledgement the delegate is told after this; 0: at once, with the leader
+
+
+class PersonAlerts(Settings):
+    """The security officer, or the administrator."""
+
+    channels: tuple[str, ...] = Field(min_length=1)
+    phone: Phone = ""
+    email: str = Field("", pattern=r"^$|^[^\s@<>\"(),:;\\\[\]-][^\s@<>\"(),:;\\\[\]]{0,63}@[^\s@<>]+$")
+
+
+class Alerts(Settings):
+    """Who is told at once, and how (docs/alerts.md). `quiet` and `per_hour` never delay a hỏa tốc or a secret."""
+
+    channels: tuple[AlertChannel, ...] = Field(min_length=1)
+    urgent: UrgentAlerts | None = None
+    security: PersonAlerts | None = None
+    admin: PersonAlerts | None = None
+    quiet: str = Field("", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")  # `22:00-06:00`
+    per_hour: int = Field(20, ge=1)  # to one person over one channel; more are told together
+    retry: tuple[Duration, ...] = (15, 30, 60, 120, 300, 600, 900)  # the last one repeats
+    give_up: Duration = Field(86400.0, gt=0)
+
+    @model_validator(mode="after")
+    def _channels_exist(self) -> Alerts:
+        names = [one.name for one in self.channels]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"channel {name!r} is named twice")
+        for who in ("urgent", "security", "admin"):
+            told = getattr(self, who)
+            for name in told.channels if told else ():
+                if name not in names:
+                    raise ValueError(f"{who}: channel {name!r} is none of {', '.join(names)}")
+        for who in ("security", "admin"):
+            told = getattr(self, who)
+            if told and not any(self._reaches(name, told) for name in told.channels):
+                raise ValueError(f"{who}: needs `phone` for a channel of kind sms, `email` for kind mail")
+        if not self.retry:
+            raise ValueError("retry: at least one pause is needed, such as [15s, 1m, 5m]")
+        return self
+
+    def channel(self, name: str) -> AlertChannel | None:
+        return next((one for one in self.channels if one.name == name), None)
+
+    def _reaches(self, name: str, person: PersonAlerts) -> bool:
+        kind = next(one.kind for one in self.channels if one.name == name)
+        return bool(person.phone if kind == "sms" else person.email if kind == "mail" else True)
+
+
 class Gateway(Settings):
     """`gateway.yaml`."""
 
@@ -274,6 +426,7 @@ class Gateway(Settings):
     imap: Imap | None = None
     sender_check: SenderCheck = SenderCheck()
     contacts: Contacts = Contacts()
+    alerts: Alerts | None = None
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
 
     @property
@@ -335,6 +488,7 @@ def read(directory: Path) -> Gateway:
             "tls": tls.model_copy(update={"certificate": absolute(tls.certificate), "key": absolute(tls.key)}),
             "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
             "imap": settings.imap and _imap_paths(settings.imap, absolute),
+            "alerts": settings.alerts and _alert_paths(settings.alerts, absolute),
             "next_hops": tuple(
                 hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
                 for hop in settings.next_hops
@@ -351,6 +505,13 @@ def _imap_paths(imap: Imap, absolute: Callable[[Path | None], Path | None]) -> I
         return one.model_copy(update={"ca": absolute(one.ca), "accounts": tuple(map(account, one.accounts))})
 
     return imap.model_copy(update={"servers": tuple(map(server, imap.servers))})
+
+
+def _alert_paths(alerts: Alerts, absolute: Callable[[Path | None], Path | None]) -> Alerts:
+    def channel(one: AlertChannel) -> AlertChannel:
+        return one.model_copy(update={"ca": absolute(one.ca), "secret_file": absolute(one.secret_file)})
+
+    return alerts.model_copy(update={"channels": tuple(map(channel, alerts.channels))})
 
 
 def load_yaml(path: Path, shown: str | None = None) -> Any:

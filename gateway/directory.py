@@ -100,10 +100,16 @@ class Signer(config.Settings):
     valid_to: dt.date | None = None
 
 
+def _contact_address(value: object) -> object:
+    return value if value == "" else _address(value)
+
+
 class Contact(config.Settings):
+    """Somebody of the agency, by title. Leaders and delegate get alerts of urgent documents (docs/alerts.md)."""
+
     title: str = ""
-    phone: str = ""
-    email: str = ""
+    phone: config.Phone = ""
+    email: Annotated[str, BeforeValidator(_contact_address)] = ""
 
 
 class Agency(config.Settings):
@@ -500,6 +506,7 @@ _NESTED = {
     "delegate_phone": ("delegate", "phone"),
     "delegate_email": ("delegate", "email"),
     "leader_phones": ("leaders", "phone"),
+    "leader_emails": ("leaders", "email"),
 }
 _YES_NO = ("published", "require_electronic", "chaired_by_committee")
 _BOOLEANS = {"yes": True, "có": True, "true": True, "1": True, "x": True}
@@ -557,10 +564,20 @@ def _row(columns: list[str], cells: list[str], model: type[Row]) -> dict[str, An
         if nested is None:
             row[name] = _BOOLEANS.get(value.lower(), value) if name in _YES_NO else value
         elif nested[0] == "leaders":
-            row["leaders"] = [{"phone": phone} for phone in re.split(r"[\s,;|]+", value) if phone]
+            known = row.setdefault("leaders", [])  # the first telephone and the first address are the first leader's
+            for number, part in enumerate(_people(value)):
+                known += [{}] * (number == len(known))
+                known[number] = {**known[number], nested[1]: part}
         else:
             row.setdefault(nested[0], {})[nested[1]] = value
     return row
+
+
+def _people(cell: str) -> Iterator[str]:
+    """Telephone numbers or addresses in one cell. A blank separates them too, unless it stands inside a number."""
+    for part in (one.strip() for one in re.split(r"[,;|]", cell) if one.strip()):
+        words = part.split()
+        yield from words if all("@" in one or config.international(one) for one in words) else (part,)
 
 
 def _list(path: Path, shown: str, problems: list[Problem]) -> list[str]:

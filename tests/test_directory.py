@@ -175,12 +175,13 @@ def test_semicolons_lists_and_byte_order_mark(tmp_path: Path) -> None:
     known = make(
         tmp_path,
         agencies_csv="\ufeffid;name;level;domains;certificate_issued_on;certificate_subjects;leader_phones;require_electronic\r\n"
-        "x;Sở X;department;a.gov.vn b.gov.vn;2014-01-01;MST:1|MST:2;0900 0901;có\r\n\r\n",
+        "x;Sở X;department;a.gov.vn b.gov.vn;2014-01-01;MST:1|MST:2;0900 111 222, 0901333444 +84902555666;có\r\n\r\n",
         mailboxes_csv="address;agency;logins\nv@a.gov.vn;x;u1 u2\n",
     )
     agency = known.agency("x", d("2020-01-01"))
     assert agency.domains == ("a.gov.vn", "b.gov.vn") and agency.certificate.subjects == ("MST:1", "MST:2")
-    assert [one.phone for one in agency.leaders] == ["0900", "0901"] and agency.require_electronic
+    assert [one.phone for one in agency.leaders] == ["0900 111 222", "0901333444", "+84902555666"]
+    assert agency.require_electronic
     assert known.owns("u2", "v@a.gov.vn") and known.mailbox("v@a.gov.vn").kind == "PERSONAL"
 
 
