@@ -137,10 +137,10 @@ class Case:
     owed: tuple[Owed, ...]
     notices: tuple[Notice, ...] = ()
     counts: tuple[Count, ...] = ()
-    alerts: tuple[Alert, ...] = ()
     policy_text: str = ""
     answerable: bool = False
     history: History | None = None
+    alerts: tuple[Alert, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
