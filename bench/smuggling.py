@@ -3,8 +3,10 @@
     ./run measure smuggling [--rounds 20] [--mails 50] [--seed 1]
 
 S1: 24 forms of a false end of data, each at random places and splits; no second envelope may arise, and nothing with a
-bare CR, LF or NUL may be accepted. S3: each mail cut at every position (reader) and sent octet by octet (socket);
-the bytes must be the same and none refused. S6: one attack of each class must be refused, with its class named if not.
+bare CR, LF or NUL may be accepted. The same forms then go through the whole gateway, raw, defused and encoded, while
+the next hop writes down every octet: what leaves has no bare CR or LF, is as many messages as were accepted, and names
+no smuggled address. S3: each mail cut at every position (reader) and sent octet by octet (socket); the bytes must be
+the same and none refused. S6: one attack of each class must be refused, with its class named if not.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import collections
 import json
 import random
+import re
 import ssl
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from typing import Any
 
 from bench._edge import EdgeProcess, digest
 from gateway.wire import BodyWriter, DataReader, Pool
+from tests import harness
 from tests.door import OURS, Client
 from tests.test_wire import FALSE_ENDS, stuffed
 
@@ -70,6 +74,53 @@ def smuggle(edge: EdgeProcess, source: random.Random, rounds: int) -> dict[str, 
     return {
         "forms": len(FALSE_ENDS), "tries": tries, "refused": refused, "accepted": accepted,
         "second_envelopes": second, "answers_after_refusal": answered_more,
+    }  # fmt: skip
+
+
+def egress(source: random.Random, rounds: int) -> dict[str, Any]:
+    """Every form through the whole gateway, raw, defused and encoded; the next hop writes down what comes."""
+    accepted = 0
+    with tempfile.TemporaryDirectory(prefix="congvan-egress-") as folder:
+        sink, passwords = harness.Sink(), harness.PasswordServer()
+        config = harness.write_config(
+            Path(folder), hop_port=sink.port, auth_port=passwords.port,
+            extra="limits: {free_disk: 0, new_connections_per_minute: 1000000, errors_per_session: 1000}\n",
+        )  # fmt: skip
+        gateway = harness.Gateway(config).start()
+        try:
+            for end in FALSE_ENDS:
+                for number in range(rounds):
+                    smuggled = f"MAIL FROM:<evil@evil.example>\r\nRCPT TO:<victim@{harness.OURS}>\r\nDATA\r\n".encode()
+                    hostile = end + smuggled + b"two\r\n."
+                    clean = hostile.replace(b"\r", b" ").replace(b"\n", b" ").replace(b"\0", b" ")
+                    stuffed_out = b"..\r\n.\r\nQUIT\r\n." if number % 2 else b"."
+                    rows = [
+                        (b"one" + hostile, b"trao doi"),  # refused at the door
+                        (b"one" + clean + b"\r\n" + stuffed_out, b"trao doi " + clean[:200]),  # passes as text
+                        (b"=0D=0A.=0D=0A" + clean, b"=?utf-8?q?x=0D=0A=2E=0D=0AMAIL?="),  # passes encoded
+                    ]
+                    for text, subject in rows:
+                        head = f"From: a@example.vn\r\nTo: ubnd@{harness.OURS}\r\nSubject: ".encode() + subject
+                        head += b"\r\nMessage-ID: <%d@example.vn>\r\n\r\n" % source.getrandbits(60)
+                        data = head + text + b"\r\n"
+                        with Client(gateway.ports["relay"], _TLS, 60) as peer:
+                            peer.greet()
+                            peer.envelope("a@example.vn", f"ubnd@{harness.OURS}")
+                            peer.say("DATA")
+                            wire = data if hostile in data else stuffed(data)[:-3]
+                            peer.send(wire + b".\r\n")
+                            accepted += peer.reply().startswith("250")
+            sink.wait(accepted)
+        finally:
+            gateway.stop()
+    out = b"".join(bytes(wire) for wire in sink.wire)
+    envelopes = [(sender, recipients) for sender, recipients, _ in sink.messages]
+    return {
+        "tries": 3 * rounds * len(FALSE_ENDS), "accepted": accepted, "left": len(envelopes), "octets": len(out),
+        "bare_cr_lf": len(re.findall(rb"(?<!\r)\n|\r(?!\n)", out)),
+        "second_envelopes": sum(
+            "evil@" in sender or any("victim@" in one for one in to) for sender, to in envelopes
+        ),
     }  # fmt: skip
 
 
@@ -188,13 +239,18 @@ def main() -> None:
     source = random.Random(given.seed)
     with EdgeProcess(limits=LIMITS) as edge:
         figures: dict[str, Any] = {
-            "bench": "smuggling", "seed": given.seed,
-            "S1": smuggle(edge, source, given.rounds), "S3": splits(edge, source, given.mails), "S6": classes(edge),
-        }  # fmt: skip
-    s1, s3, s6 = figures["S1"], figures["S3"], figures["S6"]
+            "bench": "smuggling",
+            "seed": given.seed,
+            "S1": smuggle(edge, source, given.rounds),
+            "S3": splits(edge, source, given.mails),
+            "S6": classes(edge),
+        }
+    figures["S1 egress"] = egress(source, given.rounds)
+    s1, out, s3, s6 = figures["S1"], figures["S1 egress"], figures["S3"], figures["S6"]
     figures["ok"] = (
         s1["second_envelopes"] == s1["accepted"] == s1["answers_after_refusal"] == 0
         and s1["refused"] == s1["tries"]
+        and out["bare_cr_lf"] == out["second_envelopes"] == 0 < out["left"] == out["accepted"]
         and s3["wrong"] == s3["false_rejects"] == 0
         and s6["held"] == s6["classes"]
     )

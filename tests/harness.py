@@ -29,11 +29,12 @@ class Sink:
     """A next hop that accepts everything, or answers as told, and keeps what it got: (sender, recipients, bytes).
 
     `answers` maps a stage (`connect`, `mail`, `rcpt`, `data`, `dot`) to a reply line, or to a function of the command
-    line that returns one; None closes the connection without an answer.
+    line that returns one; None closes the connection without an answer. `wire` is every octet that came, by connection.
     """
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, list[str], bytes]] = []
+        self.wire: list[bytearray] = []
         self.answers: dict[str, Any] = {}
         self.arrived = threading.Condition()
         sink = self
@@ -41,7 +42,7 @@ class Sink:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
-                    sink._serve(self.rfile, self.wfile)
+                    sink._serve(_Tapped(self.rfile, sink.wire), self.wfile)
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -115,6 +116,19 @@ class Sink:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Tapped:
+    """A reader that writes down what it reads."""
+
+    def __init__(self, lines: Any, wire: list[bytearray]) -> None:
+        self._lines, self._seen = lines, bytearray()
+        wire.append(self._seen)
+
+    def readline(self) -> bytes:
+        line = self._lines.readline()
+        self._seen += line
+        return line
 
 
 def _path(command: str) -> str:
