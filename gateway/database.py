@@ -272,6 +272,71 @@ fulltext = Table(
     Column("texts", LargeBinary, nullable=False),
 )
 
+#: A legal hold: nothing that its question finds may be destroyed, now or later, until two names stand behind its end.
+hold = Table(
+    "hold",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("question", Text, nullable=False),  # JSON: what `search.Query` is made of
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("released_at", BigInteger),
+    Column("released_by", Text, nullable=False, default=""),
+    Column("release_reason", Text, nullable=False, default=""),
+)
+
+#: What a hold found when it was laid; what it finds later is asked anew.
+hold_case = Table(
+    "hold_case",
+    metadata,
+    Column("hold", Text, ForeignKey("hold.name"), primary_key=True),
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Index("hold_case_message", "message"),
+)
+
+#: A proposal to destroy messages whose time is over, and what became of it.
+disposal = Table(
+    "disposal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),  # proposed, confirmed (being carried out), done, withdrawn
+    Column("decided_at", BigInteger),
+    Column("decided_by", Text, nullable=False, default=""),
+    Column("decision_reason", Text, nullable=False, default=""),
+)
+disposal_case = Table(
+    "disposal_case",
+    metadata,
+    Column("disposal", Text, ForeignKey("disposal.id"), primary_key=True),
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("class", Text, nullable=False, default=""),  # retention class, and why this one may go
+    Column("basis", Text, nullable=False, default=""),
+    Index("disposal_case_message", "message"),
+)
+
+#: Messages whose content is gone. Their rows stay, emptied, and so do their leaves.
+destroyed = Table(
+    "destroyed",
+    metadata,
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("disposal", Text, ForeignKey("disposal.id"), nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+#: Recalls that a person entered (a notice on paper); those by mail are events `recalled`.
+recall = Table(
+    "recall",
+    metadata,
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 #: A folder of a mailbox under one UIDVALIDITY. When the server gives another, the row is closed and a new one begun.
 imap_folder = Table(
     "imap_folder",
