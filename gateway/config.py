@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from gateway.errors import ConfigError, Problem
+from gateway.errors import ConfigError, Failure, Problem
+from gateway.hashtree import COSIGNATURE, ML_DSA, BadProof, Verifier
 
 
 class Settings(BaseModel):
@@ -203,6 +205,7 @@ class ImapAccount(Settings):
     credential: str = ""
     sent: str = ""  # name of the folder of sent mail, where the server does not mark it (RFC 6154)
     folders: tuple[str, ...] = ()  # more folders with received mail, named as people see them
+    journal: bool = False  # the mailbox holds journal reports or copies of all mail: they are unwrapped
     since: dt.date | None = None  # mail the server received before this day is left alone
 
     @model_validator(mode="after")
@@ -408,12 +411,152 @@ class Alerts(Settings):
         return bool(person.phone if kind == "sms" else person.email if kind == "mail" else True)
 
 
+class Secret(Settings):
+    """Something that lies in a file: `file`, or a credential of the service manager (`LoadCredential=`, found below
+    $CREDENTIALS_DIRECTORY)."""
+
+    file: Path | None = None
+    credential: str = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> Secret:
+        if (self.file is None) == (not self.credential):
+            raise ValueError("one of `file` and `credential` is needed")
+        return self
+
+    def path(self) -> Path:
+        """Where it lies. Raises Failure without a folder of credentials."""
+        if self.file is not None:
+            return self.file
+        folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+        if not folder:
+            reason = f"credential {self.credential}: CREDENTIALS_DIRECTORY is not set; start under the service manager"
+            raise Failure(reason, reason)
+        return Path(folder) / self.credential
+
+
+class ObjectLock(Settings):
+    """For how long an object store refuses to destroy what it took. `compliance`: whoever asks; `governance`: unless
+    asked with a special right. The bucket must have been made with object lock."""
+
+    mode: Literal["compliance", "governance"] = "compliance"
+    days: int = Field(ge=1)
+
+
+class S3(Settings):
+    """A bucket of an S3-compatible store. credentials: two lines, access key and secret key."""
+
+    endpoint: str = Field(pattern=r"^https?://")
+    bucket: str
+    region: str = "us-east-1"
+    prefix: str = ""  # before each name, `congvan/`
+    credentials: Secret
+    ca: Path | None = None
+    lock: ObjectLock | None = None
+    timeout: Duration = Field(10.0, gt=0)  # for one answer
+
+
+class Encryption(Settings):
+    """key: 32 bytes (in hexadecimal or base64) that lie outside this host or come from its service manager. former:
+    keys before it, until `congvan archive rewrap` has run."""
+
+    key: Secret
+    former: tuple[Path, ...] = ()
+
+
+class StoreSettings(Settings):
+    """Where and how the bytes of messages are kept. What is there already stays as it is, and is read."""
+
+    compress: bool = True
+    encryption: Encryption | None = None
+    s3: S3 | None = None
+
+
+class Register(Settings):
+    """How an agency's documents are numbered and handed on.
+
+    incoming: `propose` (a person confirms each arrival number, or the document system gives it) or `allocate` (the
+    gateway gives the next one when a document arrives). outgoing: whether `congvan register allocate` may give numbers
+    (`allocate`) or another system does (`propose`). series: kinds that share a series (`CT: QĐ` numbers directives with
+    decisions). symbol: the agency's part of document symbols, `SNV`. drop: folder for the agency's document system.
+    """
+
+    incoming: Literal["propose", "allocate"] = "propose"
+    outgoing: Literal["propose", "allocate"] = "propose"
+    series: dict[str, str] = {}
+    symbol: str = Field("", pattern=r"^$|^[^\s/]{1,30}$")
+    drop: Path | None = None  # relative to the configuration directory
+    drop_as: Literal["edxml", "json"] = "edxml"
+
+
+class Registers(Settings):
+    """Registers of documents: `default` for every agency that has no entry of its own in `agencies`. also: classes that
+    are registered besides official documents."""
+
+    also: tuple[Literal["DRAFT", "COMMENT", "CITIZEN_MAIL"], ...] = ()
+    default: Register = Register()
+    agencies: dict[str, Register] = {}
+
+    def of(self, agency: str) -> Register:
+        return self.agencies.get(agency, self.default)
+
+    @model_validator(mode="after")
+    def _folders(self) -> Registers:
+        if self.default.drop is not None:
+            raise ValueError("registers: `drop` is a folder of one agency; set it under `agencies`")
+        return self
+
+
+class Witness(Settings):
+    """Somebody outside who keeps our checkpoints: one of `url` (C2SP tlog-witness, countersigns), `folder`, `put` (a
+    URL that takes HTTP PUT) and `mail` (an address)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    url: str = Field("", pattern=r"^(https?://.+)?$")
+    keys: tuple[str, ...] = ()  # url: public keys of the witness; only its signatures count
+    folder: Path | None = None
+    put: str = Field("", pattern=r"^(https?://.+)?$")
+    mail: str = ""
+    every: Duration | None = None  # default 30s for url, 10m for folder and put, 1d for mail
+    timeout: Duration = Field(10, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Witness:
+        if sum(map(bool, (self.url, self.folder, self.put, self.mail))) != 1:
+            raise ValueError(f"witness {self.name}: one of `url`, `folder`, `put` and `mail` is needed")
+        if bool(self.keys) != bool(self.url):
+            raise ValueError(f"witness {self.name}: `keys` belong to a witness with `url`, and it needs them")
+        for key in self.keys:
+            try:
+                found = Verifier.parse(key)
+            except BadProof as error:
+                raise ValueError(f"witness {self.name}: {key[:60]!r}: {error}") from None
+            if found.algorithm not in (COSIGNATURE, ML_DSA):
+                raise ValueError(f"witness {self.name}: {key[:60]!r} is the key of a log, not of a witness")
+        return self
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two checkpoints that it gets."""
+        return self.every if self.every is not None else 30 if self.url else 86_400 if self.mail else 600
+
+
+class Timestamps(Settings):
+    """An authority for time stamps (RFC 3161) over HTTP."""
+
+    url: str = Field(pattern=r"^https?://.+")
+    ca: Path  # PEM: the certificates that its own is issued under
+    every: Duration = 3600
+    timeout: Duration = Field(10, gt=0)
+
+
 class Gateway(Settings):
     """`gateway.yaml`."""
 
     hostname: str
     data: Path  # relative to the configuration directory
     database: str = ""  # SQLAlchemy URL; empty: SQLite in `data`
+    store: StoreSettings = StoreSettings()
     listeners: tuple[Listener, ...]
     domains: tuple[str, ...] = ()  # recipient domains we answer for; relay refuses others from outside
     tls: Tls = Tls()
@@ -424,8 +567,14 @@ class Gateway(Settings):
     budget: Budget = Budget()
     clamd: Clamd | None = None
     imap: Imap | None = None
+    # Addresses that take journal reports and copies of all mail (always_bcc), from the hosts in `networks` of a relay
+    # listener and nobody else. What comes there is judged and archived, and never refused or delivered.
+    journal: tuple[str, ...] = ()
     sender_check: SenderCheck = SenderCheck()
     contacts: Contacts = Contacts()
+    registers: Registers = Registers()
+    witnesses: tuple[Witness, ...] = ()
+    timestamps: Timestamps | None = None
     alerts: Alerts | None = None
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
 
@@ -452,6 +601,10 @@ class Gateway(Settings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"next hop {name!r} is named twice")
+        outside = [one.name for one in self.witnesses]
+        for name in outside:
+            if outside.count(name) > 1 or name == "timestamps":
+                raise ValueError(f"witness {name!r}: each witness has a name of its own, and none is `timestamps`")
         for listener in self.listeners:
             if listener.kind == "filter" and listener.next_hop not in names:
                 raise ValueError(
@@ -485,9 +638,14 @@ def read(directory: Path) -> Gateway:
     return settings.model_copy(
         update={
             "data": (base / settings.data).resolve(),
+            "store": _store_paths(settings.store, absolute),
             "tls": tls.model_copy(update={"certificate": absolute(tls.certificate), "key": absolute(tls.key)}),
             "passwords": passwords and passwords.model_copy(update={"ca": absolute(passwords.ca)}),
             "imap": settings.imap and _imap_paths(settings.imap, absolute),
+            "registers": _register_paths(settings.registers, absolute),
+            "witnesses": tuple(one.model_copy(update={"folder": absolute(one.folder)}) for one in settings.witnesses),
+            "timestamps": settings.timestamps
+            and settings.timestamps.model_copy(update={"ca": absolute(settings.timestamps.ca)}),
             "alerts": settings.alerts and _alert_paths(settings.alerts, absolute),
             "next_hops": tuple(
                 hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})
@@ -495,6 +653,23 @@ def read(directory: Path) -> Gateway:
             ),
         }
     )
+
+
+def _store_paths(store: StoreSettings, absolute: Callable[[Path | None], Path | None]) -> StoreSettings:
+    def secret(one: Secret) -> Secret:
+        return one.model_copy(update={"file": absolute(one.file)})
+
+    keys, s3 = store.encryption, store.s3
+    if keys is not None:
+        keys = keys.model_copy(update={"key": secret(keys.key), "former": tuple(map(absolute, keys.former))})
+    if s3 is not None:
+        s3 = s3.model_copy(update={"credentials": secret(s3.credentials), "ca": absolute(s3.ca)})
+    return store.model_copy(update={"encryption": keys, "s3": s3})
+
+
+def _register_paths(registers: Registers, absolute: Callable[[Path | None], Path | None]) -> Registers:
+    agencies = {key: one.model_copy(update={"drop": absolute(one.drop)}) for key, one in registers.agencies.items()}
+    return registers.model_copy(update={"agencies": agencies})
 
 
 def _imap_paths(imap: Imap, absolute: Callable[[Path | None], Path | None]) -> Imap:

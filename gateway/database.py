@@ -169,6 +169,29 @@ checkpoint = Table(
     Column("note", Text, nullable=False),  # C2SP signed note
 )
 
+#: What others attested of a checkpoint. `leaf` is the place of its `anchor` in the tree, once it has one.
+attest = Table(
+    "attest",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),  # of the witness, as configured; `timestamps`: the time stamp authority
+    Column("at", BigInteger, nullable=False),  # the time it names
+    Column("data", LargeBinary, nullable=False),  # signature lines, or the RFC 3161 response
+    Column("leaf", BigInteger),
+    Index("attest_leaf", "leaf"),
+)
+
+#: How each witness and the time stamp authority stand.
+witness = Table(
+    "witness",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False, default=0),  # the last checkpoint it took
+    Column("at", BigInteger),  # when
+    Column("tried_at", BigInteger),
+    Column("error", Text, nullable=False, default=""),  # of the last try; empty: it went well
+)
+
 #: What happened, for the figures. `key` makes a replay harmless: the same event counts once.
 event = Table(
     "event",
@@ -191,6 +214,7 @@ event = Table(
     # between whom: internal (one agency), inter_agency, outside (citizens, firms); only on sent and received
     Column("scope", Text, nullable=False, default="", server_default=""),
     Index("event_month", "month", "agency"),
+    Index("event_message", "message"),
 )
 
 #: What was published, each revision for good (reports.py): the signed JSON as it went out.
@@ -270,6 +294,31 @@ fulltext = Table(
     metadata,
     Column("message", Text, ForeignKey("message.id"), primary_key=True),
     Column("texts", LargeBinary, nullable=False),
+)
+
+#: What a message is below the header fields that servers put on top (`likeness.py`), where that is not all of it.
+likeness = Table(
+    "likeness",
+    metadata,
+    Column("message", Text, ForeignKey("message.id"), primary_key=True),
+    Column("core", Text, nullable=False),  # SHA-256
+    Index("likeness_core", "core"),
+)
+
+#: An archived message seen once more: in a journal, or in a mailbox with other header lines on top.
+sighting = Table(
+    "sighting",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("case_id", Text, nullable=False),  # archived message or tombstone
+    Column("at", BigInteger, nullable=False),
+    Column("via", Text, nullable=False),  # imap, journal, bcc
+    Column("place", Text, nullable=False),  # the mailbox, or the journal address
+    Column("digest", Text, nullable=False),  # SHA-256 of the bytes seen there; of a secret an HMAC
+    Column("head", LargeBinary, nullable=False, default=b""),  # what stood on top of the message there
+    Column("envelope", Text, nullable=False, default=""),  # JSON: what a journal report says
+    UniqueConstraint("via", "place", "digest"),
+    Index("sighting_case", "case_id"),
 )
 
 #: A legal hold: nothing that its question finds may be destroyed, now or later, until two names stand behind its end.
@@ -684,6 +733,9 @@ class Database:
         try:
             with engine.execution_options(writer=True).begin() as connection:
                 metadata.create_all(connection)
+                for table in metadata.tables.values():  # a table that is there keeps its old indexes only
+                    for index in table.indexes:
+                        index.create(connection, checkfirst=True)
                 _add_columns(connection)
                 if connection.execute(schema.select()).first() is None:
                     connection.execute(schema.insert().values(version=SCHEMA_VERSION))
