@@ -34,7 +34,7 @@ from gateway.hashtree import MAX_ENTRY, TILE_WIDTH, BadProof, Checkpoint, inclus
 from gateway.hashtree import root as tree_root
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Received, new_case
-from gateway.search import Index, Page, Query, document_key
+from gateway.search import Index, Page, Progress, Query, SqliteIndex, document_key
 from gateway.store import GroupWriter, Item, Store
 from gateway.treelog import TreeLog
 
@@ -198,7 +198,13 @@ class Archive:
         self.folder = store.root.parent
         self.log = TreeLog(self.folder, f"{settings.hostname}/archive")
         url = database.engine.url
-        self.index = Index(self.folder / "index.db", Path(url.database or "")) if url.drivername == "sqlite" else None
+        self.index: Index
+        if url.get_backend_name() == "sqlite":
+            self.index = SqliteIndex(self.folder / "index.db", Path(url.database or ""))
+        else:
+            from gateway.search_postgres import PostgresIndex
+
+            self.index = PostgresIndex(database.engine)
         self._disk = GroupWriter(store)
         self._aside = ThreadPoolExecutor(2, "archive-aside")  # index and tree, which no message waits for
         self._signing = asyncio.Lock()
@@ -216,9 +222,8 @@ class Archive:
         """Clear what a crash left half written, see that the log is whole, and start indexing. For the daemon alone."""
         await self._blocking(self.store.clear)
         await self._blocking(self.log.signer)
-        if self.index is not None:
-            self._fresh.set()
-            self._indexing = asyncio.create_task(self._follow(self.index), name="search-index")
+        self._fresh.set()
+        self._indexing = asyncio.create_task(self._follow(), name="search-index")
 
     async def close(self) -> None:
         """Let go. What was started keeps its newest checkpoint beside the log."""
@@ -228,10 +233,9 @@ class Archive:
             await self._blocking(self._keep_newest)
         await asyncio.to_thread(self._disk.close)
         self._aside.shutdown()
-        if self.index is not None:
-            self.index.close()
+        self.index.close()
 
-    async def _follow(self, index: Index) -> None:
+    async def _follow(self) -> None:
         """Index behind the commits, some messages at a time. Trouble never reaches the archiving: it is shown, and the
         next search or the next commit tries again."""
         while True:
@@ -239,7 +243,7 @@ class Archive:
             await asyncio.sleep(_INDEX_DELAY)
             self._fresh.clear()
             with contextlib.suppress(Failure, OSError, sqlite3.Error):
-                while await self._blocking(index.catch_up, 200):
+                while await self._blocking(self.index.catch_up, 200):
                     await asyncio.sleep(0)
 
     async def _blocking(self, fn: Any, *args: Any) -> Any:
@@ -488,11 +492,9 @@ class Archive:
             raise KeyError(case)
         return await self._blocking(self.store.read, row["sha256"])  # type: ignore[no-any-return]
 
-    async def search(self, query: Query) -> Page:
-        """Raises Failure, also where there is no index (databases other than SQLite, for now)."""
-        if self.index is None:
-            raise Failure("Search needs the SQLite database", retryable=False)
-        return await self._blocking(self.index.search, query)  # type: ignore[no-any-return]
+    async def search(self, query: Query, progress: Progress | None = None) -> Page:
+        """Raises Failure."""
+        return await self._blocking(self.index.search, query, progress)  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------ the tree
 

@@ -19,7 +19,7 @@ from gateway.archive import Count, Notice, Tombstone, append_leaf, canonical, le
 from gateway.audit import audit
 from gateway.errors import Failure
 from gateway.inspection.findings import FileFacts
-from gateway.search import Index, Query, document_key
+from gateway.search import SqliteIndex, Query, document_key
 from tests.cases import AT, case, close, mail, open_archive
 
 
@@ -245,11 +245,12 @@ def test_checkpoints_grow_and_prove_every_message(archived, tmp_path):
             node = lambda level, index: ht.fold_pairs(hashes[index << level : (index + 1) << level])  # noqa: E731
             assert checkpoint.root == ht.root(checkpoint.size, node)
             proof = await archive.prove(receipts[-1].case)
-            index, entry, used = ht.check_proof(proof, archive.log.verifier())
+            found = ht.check_proof(proof, archive.log.verifier())
+            index, entry, used = found.index, found.entry, found.checkpoint
             assert (index, used.size) == (receipts[-1].leaf, 557)
             assert json.loads(entry)["case"] == receipts[-1].case
         fresh = await archive.commit(case(number=99))
-        assert ht.check_proof(await archive.prove(fresh.case), archive.log.verifier())[2].size == 558
+        assert ht.check_proof(await archive.prove(fresh.case), archive.log.verifier()).checkpoint.size == 558
         with pytest.raises(KeyError):
             await archive.prove("NOSUCHCASE")
 
@@ -387,7 +388,7 @@ def test_a_lost_index_is_made_again_with_the_same_answers(archived, tmp_path, da
             path.write_bytes(b"garbage" * 4096)
         else:
             with sqlite3.connect(path) as other:
-                other.execute("UPDATE state SET next = 1000")
+                other.execute("UPDATE search_state SET next = 1000")
         after = await archive.search(Query(text="chẵn"))
         assert len(before) == 15 and [row["id"] for row in after.rows] == before
         assert archive.index.problem == ""
@@ -405,7 +406,7 @@ def index(tmp_path_factory):
         await close(archive)
 
     asyncio.run(fill())
-    opened = Index(folder / "index.db", folder / "gateway.db")
+    opened = SqliteIndex(folder / "index.db", folder / "gateway.db")
     yield opened
     opened.close()
 
