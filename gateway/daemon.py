@@ -27,7 +27,7 @@ from gateway.message import VIETNAM
 from gateway.passwords import PasswordChecker
 from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
-from gateway.store import Store
+from gateway.store import open_store
 
 #: How long connections and deliveries under way may finish after SIGTERM (reliability.md R11: at most 25 s in all).
 DRAIN_SECONDS = 20.0
@@ -77,7 +77,7 @@ class Daemon:
 
         mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
         database = Database.open(settings.database_url)
-        store = Store(settings.data / "blobs")
+        store = open_store(settings)
         archive = self.archive = Archive(database, store, settings)
         inspector = self._inspector = Inspector(
             {

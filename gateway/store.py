@@ -1,7 +1,8 @@
-"""Message bytes, by their SHA-256, in a folder.
+"""Message bytes, by their SHA-256, in a folder (or, `objectstore.py`, in a bucket).
 
-`blobs/sha256/ab/ab12….eml` holds exactly the bytes between DATA and the final dot, never rewritten. A name appears
-only when its bytes are on disk: temporary file, fsync, rename, fsync of the directory. The same bytes are kept once.
+`blobs/sha256/ab/ab12….eml.gz` holds exactly the bytes between DATA and the final dot, in one of the forms of
+`blobfile.py`, never rewritten. A name appears only when its bytes are on disk: temporary file, fsync, rename, fsync of
+the directory. The same bytes are kept once. All forms are read, whatever is written now.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gateway import durable
+from gateway import blobfile, durable
+from gateway.blobfile import ENCRYPTED, GZIP, KINDS, PLAIN, Keyring
+from gateway.config import Gateway
 from gateway.errors import LOCAL_ERROR, Failure
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,18 +48,43 @@ class Damaged(Exception):
         self.reason = reason
 
 
+def open_store(settings: Gateway) -> Store:
+    """The store that the settings name. Raises Failure."""
+    wanted, root = settings.store, settings.data / "blobs"
+    keyring = None
+    if wanted.encryption is not None:
+        keys = wanted.encryption
+        keyring = Keyring(
+            settings.data / "keys" / "store",
+            lambda: [blobfile.read_wrapping_key(path) for path in (keys.key.path(), *keys.former)],
+        )
+    kind = ENCRYPTED if keyring is not None else GZIP if wanted.compress else PLAIN
+    if wanted.s3 is None:
+        return Store(root, kind=kind, keyring=keyring)
+    from gateway.objectstore import ObjectStore
+
+    return ObjectStore(root, wanted.s3, kind=kind, keyring=keyring)
+
+
 class Store:
     """A content-addressed folder. All calls block; run them in a thread.
 
+    kind: how bytes are written from now on (`blobfile.KINDS`). keyring: needed where any of them are encrypted.
     broken: why nothing more is taken until a restart, or empty. After an fsync error the page cache may already call
     the lost pages clean, so a second fsync proves nothing.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, kind: str = PLAIN, keyring: Keyring | None = None) -> None:
         self.root = root
         self.broken = ""
+        self._kind = kind
+        self._keyring = keyring
+        self._kinds = (kind, *(one for one in KINDS if one != kind))
         self._temporary = root / "tmp"
         self._shards = root / "sha256"
+        self._prepare()
+
+    def _prepare(self) -> None:
         if not (self._shards / "ff").is_dir():  # made last
             durable.make_folder(self._temporary)
             durable.make_folder(self._shards)
@@ -71,9 +99,8 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Where these bytes are or would be. Raises ValueError for what is no lower-case SHA-256."""
-        if not _DIGEST.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256 digest: {sha256!r}")
-        return self._shards / sha256[:2] / f"{sha256}.eml"
+        paths = [self._shards / _name(sha256, kind) for kind in self._kinds]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def put(self, chunks: Iterable[bytes], sha256: str) -> None:
         """Keep these bytes; when it returns they survive a power cut. Putting the same bytes again is harmless.
@@ -103,9 +130,15 @@ class Store:
                         target = self.path(sha256)
                         # The name may be of a put that has not synced its directory yet: ours is synced all the same.
                         folders.setdefault(target.parent, set()).add(caller)
-                        if not target.exists() or self.problem(sha256):
-                            handle, temporary = self._begin(chunks, sha256)
-                            begun.append((caller, handle, temporary, target))
+                        if not target.exists():
+                            target = self._shards / _name(sha256, self._kind)
+                        elif not self.problem(sha256):
+                            continue
+                        elif not target.name.endswith(self._kind):  # damaged, and of another kind
+                            target.unlink()
+                            target = self._shards / _name(sha256, self._kind)
+                        handle, temporary = self._begin(chunks, sha256)
+                        begun.append((caller, handle, temporary, target))
                 except Exception as error:
                     answers[caller] = self._failure(error)
             if len(begun) > 1:
@@ -147,6 +180,12 @@ class Store:
 
     def _begin(self, chunks: Iterable[bytes], sha256: str) -> tuple[int, Path]:
         """An open file under a temporary name that holds these bytes, not synced yet."""
+        temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(_names)}"
+        temporary.unlink(missing_ok=True)
+        return durable.create(temporary, self._written(chunks, sha256)), temporary
+
+    def _written(self, chunks: Iterable[bytes], sha256: str) -> Iterator[bytes]:
+        """The bytes in the form in which they are kept. Raises Failure when they do not have this digest."""
         digest = hashlib.sha256()
 
         def hashed() -> Iterator[bytes]:
@@ -156,30 +195,75 @@ class Store:
             if digest.hexdigest() != sha256:
                 raise Failure(LOCAL_ERROR.text, f"store: bytes offered as {sha256} have digest {digest.hexdigest()}")
 
-        temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(_names)}"
-        temporary.unlink(missing_ok=True)
-        return durable.create(temporary, hashed()), temporary
+        if self._keyring is not None and self._kind == ENCRYPTED:
+            return blobfile.encrypt(hashed(), sha256, self._keyring)
+        return blobfile.compress(hashed()) if self._kind == GZIP else hashed()
 
     def exists(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
+
+    def raw(self, sha256: str, size: int = 1 << 20) -> tuple[str, Iterator[bytes]]:
+        """The bytes in the form in which they are kept, unchecked, and which form that is. Raises Damaged, Failure."""
+        path = self.path(sha256)
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise _unread(sha256, error) from None
+
+        def pieces() -> Iterator[bytes]:
+            with file:
+                try:
+                    while chunk := file.read(size):
+                        yield chunk
+                except OSError as error:
+                    raise _unread(sha256, error) from None
+
+        return path.name[len(sha256) :], pieces()
+
+    def put_raw(self, sha256: str, kind: str, pieces: Iterable[bytes]) -> None:
+        """Keep bytes that are in one of the forms already, durably, unchecked. Raises OSError."""
+        target = self._shards / _name(sha256, kind)
+        temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(_names)}"
+        temporary.unlink(missing_ok=True)
+        durable.write_new(temporary, pieces)
+        durable.step()
+        temporary.replace(target)
+        durable.sync_folder(target.parent)
+
+    def remove(self, sha256: str) -> None:
+        """Destroy these bytes; bytes that are not there are no trouble. Raises Failure, not retryable while a lock of
+        the store forbids it."""
+        try:
+            for kind in KINDS:
+                (self._shards / _name(sha256, kind)).unlink(missing_ok=True)
+            durable.step()
+            durable.sync_folder(self._shards / sha256[:2])
+        except OSError as error:
+            raise self._failure(error) from error
 
     def chunks(self, sha256: str, size: int = 1 << 20) -> Iterator[bytes]:
         """The bytes in pieces. Raises Damaged when they are missing or, after the last piece, when they are others;
         Failure when this host is out of descriptors or memory."""
         digest = hashlib.sha256()
+        kind, pieces = self.raw(sha256, size)
         try:
-            with self.path(sha256).open("rb") as file:
-                while chunk := file.read(size):
-                    digest.update(chunk)
-                    yield chunk
-        except FileNotFoundError:
-            raise Damaged(sha256, "missing") from None
-        except OSError as error:
-            if error.errno in _PASSING:
-                raise Failure(LOCAL_ERROR.text, f"store: {error.strerror}") from error
-            raise Damaged(sha256, f"cannot be read: {error.strerror}") from None
+            for chunk in self._read(kind, pieces, sha256):
+                digest.update(chunk)
+                yield chunk
+        except blobfile.Unreadable:
+            raise Damaged(sha256, "changed") from None
         if digest.hexdigest() != sha256:
             raise Damaged(sha256, "changed")
+
+    def _read(self, kind: str, pieces: Iterator[bytes], sha256: str) -> Iterator[bytes]:
+        if kind == GZIP:
+            return blobfile.decompress(pieces)
+        if kind == ENCRYPTED:
+            if self._keyring is None:
+                reason = f"blob {sha256} is encrypted, and `store.encryption` names no key"
+                raise Failure(reason, reason, retryable=False)
+            return blobfile.decrypt(pieces, sha256, self._keyring)
+        return pieces
 
     def read(self, sha256: str) -> bytes:
         """The bytes, checked. Raises Damaged, Failure."""
@@ -188,14 +272,15 @@ class Store:
     def set_aside(self, sha256: str) -> None:
         """Move bytes that are not what their name says to the folder `corrupt` beside the store, for a person to look
         at; a file that is gone stays gone. Raises OSError."""
-        if not self.path(sha256).exists():
+        path = self.path(sha256)
+        if not path.exists():
             return
         corrupt = self.root.parent / "corrupt"
         durable.make_folder(corrupt)
         durable.step()
-        self.path(sha256).replace(corrupt / f"{sha256}.eml")
+        path.replace(corrupt / path.name)
         durable.sync_folder(corrupt)
-        durable.sync_folder(self.path(sha256).parent)
+        durable.sync_folder(path.parent)
 
     def problem(self, sha256: str) -> str:
         """What is wrong with these bytes: `missing`, `changed`, `cannot be read: …`, or nothing."""
@@ -210,11 +295,28 @@ class Store:
         """All that is kept, in order of digest. Files that do not belong here are given by their path in the store."""
         for folder in sorted(self._shards.iterdir()):
             for path in sorted(folder.iterdir()):
-                name = path.name.removesuffix(".eml")
-                if _DIGEST.fullmatch(name) and path.name.endswith(".eml") and folder.name == name[:2]:
-                    yield name
-                else:
-                    yield str(path.relative_to(self.root))
+                yield _digest_of(folder.name, path.name) or str(path.relative_to(self.root))
+
+
+def _name(sha256: str, kind: str) -> str:
+    """Name below `sha256/`. Raises ValueError for what is no lower-case SHA-256."""
+    if not _DIGEST.fullmatch(sha256):
+        raise ValueError(f"not a SHA-256 digest: {sha256!r}")
+    return f"{sha256[:2]}/{sha256}{kind}"
+
+
+def _digest_of(folder: str, name: str) -> str:
+    """The digest that a name below `sha256/` stands for; empty for a stranger."""
+    found = re.fullmatch(r"([0-9a-f]{64})(\.eml(?:\.gz|\.enc)?)", name)
+    return found[1] if found and folder == found[1][:2] else ""
+
+
+def _unread(sha256: str, error: OSError) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return Damaged(sha256, "missing")
+    if error.errno in _PASSING:
+        return Failure(LOCAL_ERROR.text, f"store: {error.strerror}")
+    return Damaged(sha256, f"cannot be read: {error.strerror}")
 
 
 class GroupWriter:

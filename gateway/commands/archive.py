@@ -20,7 +20,7 @@ from gateway.errors import ConfigError, Failure, Problem
 from gateway.hashtree import BadProof, Verifier
 from gateway.message import VIETNAM
 from gateway.search import Query
-from gateway.store import Damaged, Store
+from gateway.store import Damaged, open_store
 
 app = typer.Typer(help="Kho lưu trữ / the archive", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ async def opened(config: Path) -> AsyncIterator[Archive]:
     if not settings.database and not (settings.data / "blobs").is_dir():
         raise ConfigError([Problem(str(config / "gateway.yaml"), 0, 0, f"no archive in {settings.data} yet")])
     database = Database.open(settings.database_url)
-    archive = Archive(database, Store(settings.data / "blobs"), settings)
+    archive = Archive(database, open_store(settings), settings)
     try:
         yield archive
     finally:

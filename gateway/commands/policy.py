@@ -185,11 +185,11 @@ def _replayed(
 ) -> Any:
     from gateway import replay
     from gateway.database import Database
-    from gateway.store import Store
+    from gateway.store import open_store
 
     settings = config.read(folder)
     database = Database.open(settings.database_url)
-    inspect = replay.inspector(Store(settings.data / "blobs"), _settings(folder))
+    inspect = replay.inspector(open_store(settings), _settings(folder))
     try:
         with database.engine.connect() as connection:
             rows = replay.stored(connection, since, until)
