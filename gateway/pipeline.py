@@ -24,9 +24,10 @@ from email.utils import format_datetime, getaddresses
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway import alerts as alerting
+from gateway import journal, likeness, returns, stats
 from gateway import log as logs
 from gateway import policy as judging
-from gateway import returns, stats
 from gateway.archive import Archive, Case, Notice, Owed, Tombstone
 from gateway.config import Clamd, Gateway
 from gateway.directory import Directory
@@ -48,7 +49,8 @@ from gateway.message import (
     new_case,
 )
 from gateway.policy import Disposition, Policy, Situation, Verdict
-from gateway.wire import BAD_SENDER, Refused, parse_path
+from gateway.sightings import Sighting
+from gateway.wire import BAD_SENDER, BodyWriter, Pool, Refused, parse_path
 
 
 class Inspecting(Protocol):
@@ -101,6 +103,7 @@ class Pipeline:
         sender_check: SenderCheck | None = None,
         clamd: Clamd | None = None,
         wake: Callable[[], None],
+        alerts: alerting.Alerts | None = None,
         log: Any,
         mail_log: logs.MailLog,
         data: Path,
@@ -112,11 +115,14 @@ class Pipeline:
         self._sender_check = sender_check
         self._clamd = clamd
         self._wake = wake
+        self._alerts = alerts
         self._log = log
         self._mail_log = mail_log
         self._data = data
         self.stopping = False
         self._turns = tuple(asyncio.Lock() for _ in range(64))
+        self._journal = frozenset(one.lower() for one in settings.journal)
+        self._pool = Pool()
 
     # ----------------------------------------------------------------- at the door
 
@@ -140,6 +146,9 @@ class Pipeline:
 
     async def recipient(self, origin: Origin, sender: Sender, recipient: Recipient) -> Reply | None:
         address = recipient.address
+        if address.key in self._journal:
+            # Anybody could tell tales there: reports are believed of our own servers only.
+            return None if origin.trusted else Reply(550, "No such recipient here", "1.1")
         if not self._hop(origin, address.domain):
             return Reply(550, "No route to this domain", "1.2")
         now = dt.datetime.now(VIETNAM)
@@ -173,6 +182,11 @@ class Pipeline:
 
     async def _walk(self, received: Received) -> Reply:
         rules = self.rules  # one pair for the whole walk, also when SIGHUP comes in between
+        others = tuple(one for one in received.envelope.recipients if one.address.key not in self._journal)
+        if not others:
+            return await self._walk_journal(received)
+        if len(others) < len(received.envelope.recipients):  # the copy comes with the message itself: it is this one
+            received = replace(received, envelope=replace(received.envelope, recipients=others))
         envelope, origin = received.envelope, received.origin
         direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, received.at)
 
@@ -186,14 +200,17 @@ class Pipeline:
         if verdict.disposition == Disposition.BLOCK_SECRET:
             return await self._refuse_secret(received, direction, facts, verdict)
 
-        case = replace(self._case(rules, received, direction, facts, verdict), history=situation.history)
+        core, _ = await _core(received.body)
+        case = replace(self._case(rules, received, situation, verdict), core=core)
         receipt = await self._archive.commit(case)
         # The promise begins here: bytes, verdict, deliveries and notices owed are on disk in one commit. A crash on
         # the next line loses nothing; the peer may then offer the message again and gets the old receipt.
+        await self._acknowledged(received, facts)
         if receipt.duplicate:
             self._log.info("offered again", first_case=receipt.case)
             return Reply(250, f"Ok, already accepted as {receipt.case}", "0.0")
         self._wake()
+        self._alert_now(case.alerts)
         self._tell(case)
         return self._answer(case)
 
@@ -239,11 +256,14 @@ class Pipeline:
             level=verdict.secrecy_level,
             rule=finding.rule,
             sha256=received.body.sha256,
+            core=(await _core(received.body))[0],
             counts=stats.counts(received, direction, verdict),
             notices=self._alert(received, verdict) + self._notices(received, facts, verdict, refused=True),
+            alerts=alerting.of_secret(self.settings.alerts, received),
         )
         await self._archive.bury(tombstone)
         self._wake()
+        self._alert_now(tombstone.alerts)
         self._mail_log.write(received.case, "refused", sender=received.envelope.sender, reason="policy")
         return returns.reply(verdict, received.case)
 
@@ -259,54 +279,130 @@ class Pipeline:
         case = new_case()
         logs.bind_contextvars(case=case, mailbox=polled.account)
         try:
+            if polled.journal:
+                origin = Origin("journal", polled.server, tls=polled.tls, protocol="IMAP", trusted=True)
+                taken = await self._journaled(case, polled.body, polled.at, origin, polled.account, None, polled.history)
+                sha256 = polled.body.sha256
+                digest = await self._archive.disguise(sha256) if taken.secret else sha256
+                return replace(taken, digest=digest, offends=taken.secret)
             return await self._walk_polled(case, polled)
         finally:
             logs.clear_contextvars()
 
     async def _walk_polled(self, case: str, polled: Polled) -> Taken:
-        rules, body = self.rules, polled.body
-        own = _address(polled.account)
-        head = _head(body)
+        body, own, head = polled.body, _address(polled.account), _head(polled.body)
         # A message in the folder of sent mail was put there by the owner of the mailbox; one in the inbox by anybody.
         sent = polled.role == "sent"
         origin = Origin("imap", polled.server, tls=polled.tls, login=polled.account if sent else "", protocol="IMAP")
         received = Received(case, polled.at, Envelope(NullSender(), ()), origin, body)
         facts = await self._facts(received)
         received = replace(received, envelope=_envelope(head, facts.message, own, sent))
-        envelope = received.envelope
-        direction = judging.direction(rules.directory, origin, envelope.sender, envelope.recipients, polled.at)
+        side = "out" if sent else "in"  # internal mail lies in two mailboxes: each proves its own side
+        return await self._seen(received, facts, Sighting("imap", polled.account, body.sha256), side, polled.history)
+
+    async def _walk_journal(self, received: Received) -> Reply:
+        """Journal reports and copies of all mail: taken whatever is in them, and owed to nobody."""
+        place = received.envelope.recipients[0].address.key
+        origin = replace(received.origin, channel="journal", next_hop="")
+        taken = await self._journaled(
+            received.case, received.body, received.at, origin, place, received.envelope.sender, False
+        )
+        return Reply(250, f"Ok, recorded as {taken.case}", "0.0")
+
+    async def _journaled(
+        self, case: str, outer: Body, at: dt.datetime, origin: Origin, place: str, sender: Sender | None, history: bool
+    ) -> Taken:
+        """What a journal tells of: the message in a report, or the copy itself, judged and archived like one that lies in
+        a mailbox. A report that cannot be unwrapped is archived as it is, with its defect."""
+        report = await asyncio.to_thread(lambda: journal.read(outer.read()))
+        inner = await asyncio.to_thread(self._inner, report.inner) if report is not None and report.inner else outer
+        try:
+            received = Received(case, at, Envelope(NullSender(), ()), origin, inner)
+            facts = await self._facts(received)
+            if report is None:
+                envelope = _envelope(_head(inner), facts.message, None, True)
+                envelope = envelope if sender is None else replace(envelope, sender=sender)
+                sighting = Sighting("bcc", place, outer.sha256)
+            else:
+                if report.defect:
+                    self._log.warning("journal report not unwrapped", reason=report.defect, place=place)
+                    found = Finding(kind="mime", value="journal_report", where=report.defect)
+                    facts = facts.model_copy(update={"findings": (*facts.findings, found)})
+                envelope = _told_envelope(report)
+                sighting = Sighting("journal", place, outer.sha256, report.head, report.text())
+            return await self._seen(replace(received, envelope=envelope), facts, sighting, "", history)
+        finally:
+            if inner is not outer:
+                inner.close()
+
+    def _inner(self, data: bytes) -> Body:
+        """A body of its own, under the same care as one off the wire. In a thread."""
+        folder = self._data / "spill"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        writer = BodyWriter(folder, self.settings.limits.memory_size, self._pool)
+        try:
+            for start in range(0, len(data), 1 << 20):
+                writer.write(data[start : start + (1 << 20)])
+                if writer.wants_spill:
+                    writer.spill()
+            if writer.spilled:
+                writer.spill()
+            return writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
+
+    async def _seen(
+        self, received: Received, facts: Inspection, sighting: Sighting, side: str, history: bool
+    ) -> Taken:
+        """Judge and archive what others have delivered. side: `in` or `out` when only that is proved, else both are
+        counted; history: nobody is told of it."""
+        rules, body, envelope, origin = self.rules, received.body, received.envelope, received.origin
+        ours = rules.directory.agency_of(envelope.sender.key, received.at) if envelope.sender.key else None
+        # Our own server journals what one of ours has sent: for the direction that is as good as a login.
+        speaker = replace(origin, login=envelope.sender.key) if ours and origin.channel == "journal" else origin
+        direction = judging.direction(rules.directory, speaker, envelope.sender, envelope.recipients, received.at)
         situation = await self._situation(rules, received, direction, facts)
         verdict = judging.judge(rules.policy, rules.directory, situation)
-        side = "out" if sent else "in"  # internal mail lies in two mailboxes: each proves its own side
         offends = verdict.disposition >= Disposition.HOLD
-        # The same bytes may lie in several mailboxes, which are read at the same time: one of them is the first.
-        async with self._turns[int(body.sha256[:2], 16) % len(self._turns)]:
-            if verdict.disposition == Disposition.BLOCK_SECRET:
-                digest = await self._archive.disguise(body.sha256)
-                buried = await self._archive.buried(digest)
+        core, top = await _core(body)
+        if verdict.disposition == Disposition.BLOCK_SECRET:
+            # The same bytes may lie in several mailboxes, which are read at the same time: one of them is the first.
+            async with self._turns[int(core[:2], 16) % len(self._turns)]:
+                digest, alike = await self._archive.disguise(body.sha256), await self._archive.disguise(core)
+                buried = await self._archive.buried(digest, alike)
                 if buried:
                     again = stats.counts(received, direction, verdict)
                     hidden = [replace(one, key=one.key.replace(body.sha256, digest)) for one in again]
-                    await self._archive.count(hidden, polled.at, buried)
+                    await self._archive.see(buried, hidden, received.at, None)
                 else:
                     await self._refuse_secret(received, direction, facts, verdict)
-                return Taken(buried or case, digest, secret=True, offends=True)
-            counts = tuple(one for one in stats.counts(received, direction, verdict, facts) if one.direction == side)
-            delivered = await self._delivered_by_us(head, body)
-            if delivered:
-                return Taken(delivered, body.sha256, offends=False)
-            first = await self._archive.first_case(body.sha256)
-            if first:
-                await self._archive.count(counts, polled.at, first)
-                return Taken(first, body.sha256, offends=offends)
-            notices = () if polled.history else self._notices(received, facts, verdict, refused=False)
-            whole = self._case(rules, received, direction, facts, verdict)
-            owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
-            past = situation.history
-            whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices, history=past)
-            receipt = await self._archive.commit(whole)
+            return Taken(buried or received.case, digest, secret=True, offends=True)
+        counts = stats.counts(received, direction, verdict, facts, situation.history, rules.directory)
+        counts = tuple(one for one in counts if not side or one.direction == side)
+        sighting = replace(sighting, head=sighting.head or top)
+        first = await self._delivered_by_us(_head(body), body)
+        if first:
+            if sighting.via != "imap":
+                await self._archive.see(first, (), received.at, sighting)
+            return Taken(first, body.sha256, offends=False)
+        first = await self._archive.first_case(body.sha256, core)
+        if first:
+            await self._archive.see(first, counts, received.at, sighting)
+            return Taken(first, body.sha256, offends=offends)
+        notices = () if history else self._notices_of_seen(rules, received, facts, verdict)
+        whole = self._case(rules, received, situation, verdict)
+        owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
+        whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices, core=core)
+        told = () if history or side == "out" else alerting.of_message(self.settings.alerts, rules.directory, whole)
+        whole = replace(whole, alerts=told)
+        receipt = await self._archive.commit(whole, sighting)
+        await self._acknowledged(received, facts)
+        if receipt.duplicate:
+            return Taken(receipt.case, body.sha256, offends=offends)
         if notices:
             self._wake()
+        self._alert_now(told)
         self._tell(whole)
         return Taken(receipt.case, body.sha256, offends=offends)
 
@@ -321,9 +417,10 @@ class Pipeline:
 
     # ----------------------------------------------------------------- what is owed
 
-    def _case(self, rules: Rules, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Case:
+    def _case(self, rules: Rules, received: Received, situation: Situation, verdict: Verdict) -> Case:
         """What the archive must make durable. On submission one refused recipient refuses the message (the sender
         mends it and sends again); from other servers the rest are delivered and the refused ones returned."""
+        facts = situation.inspection
         refused = self._refused(received.origin, verdict)
         owed = []
         by_address = {one.address.lower(): one for one in verdict.recipients}
@@ -341,18 +438,33 @@ class Pipeline:
             owed.append(
                 Owed(str(one.address), one.notify, one.orcpt, judged.agency, judged.disposition.text, state, hop)
             )
-        return Case(
+        case = Case(
             received=received,
-            direction=direction,
+            direction=situation.direction,
             inspection=facts,
             verdict=verdict,
             trace=self._trace(received, verdict),
             owed=tuple(owed),
             notices=self._notices(received, facts, verdict, refused),
-            counts=stats.counts(received, direction, verdict, facts),
+            counts=stats.counts(received, situation.direction, verdict, facts, situation.history, rules.directory),
             policy_text=rules.policy.canonical(),
             answerable=self._answerable(received.origin, facts),
+            history=situation.history,
         )
+        return replace(case, alerts=alerting.of_message(self.settings.alerts, rules.directory, case))
+
+    def _alert_now(self, owed: tuple[alerting.Alert, ...]) -> None:
+        if owed and self._alerts is not None:
+            self._alerts.wake()
+
+    async def _acknowledged(self, received: Received, facts: Inspection) -> None:
+        """A person answered an alert: that counts when they are who they say, and no machine answers for them."""
+        names, origin, sender = facts.message.from_, received.origin, received.envelope.sender
+        if self._alerts is None or not (facts.message.in_reply_to or facts.message.references):
+            return
+        if len(names) == 1 and returns.may_notify(facts.message, sender, self._answerable(origin, facts)):
+            writer = sender.key if origin.login else names[0].address.lower()
+            await self._alerts.answered(facts.message, writer)
 
     def _refused(self, origin: Origin, verdict: Verdict) -> bool:
         worst = [one.disposition >= Disposition.RETURN for one in verdict.recipients]
@@ -396,6 +508,44 @@ class Pipeline:
         rules = ",".join(sorted({one.rule for one in verdict.findings}))
         key = f"{envelope.sender.key}|{rules}|{received.body.sha256}"
         return (Notice("notice", data, ((str(envelope.sender), hop.name),), received.case, key),)
+
+    def _notices_of_seen(
+        self, rules: Rules, received: Received, facts: Inspection, verdict: Verdict
+    ) -> tuple[Notice, ...]:
+        """Who learns of mail that others delivered and that breaks a rule: its sender when that is sure, else the clerk
+        of the agency that has it."""
+        if received.origin.channel != "journal" and (received.origin.login or facts.sender.aligned):
+            return self._notices(received, facts, verdict, refused=False)
+        if verdict.disposition < Disposition.HOLD or isinstance(received.envelope.sender, NullSender):
+            return ()
+        notices = []
+        for address in self._clerks(rules, received, verdict):
+            hop = self.settings.hop_for(address.domain)
+            if hop is not None and address.key != received.envelope.sender.key:
+                data = returns.clerk_notice(
+                    verdict, received, clerk=str(address), contacts=self.settings.contacts,
+                    hostname=self.settings.hostname, inspection=facts,
+                )  # fmt: skip
+                key = f"clerk|{address.key}|{received.body.sha256}"
+                notices.append(Notice("notice", data, ((str(address), hop.name),), received.case, key))
+        return tuple(notices)
+
+    def _clerks(self, rules: Rules, received: Received, verdict: Verdict) -> list[Address]:
+        """The văn thư of each agency concerned: as the directory names it, else the agency's own mailbox, else the one of
+        the settings."""
+        directory, found = rules.directory, dict[str, Address]()
+        agencies = {one.agency for one in verdict.recipients} if verdict.recipients else {verdict.agency}
+        for identifier in sorted(agencies):
+            agency = directory.agency(identifier, received.at) if identifier else None
+            words = [agency.clerk.email] if agency is not None and agency.clerk is not None else []
+            if agency is not None:
+                day = received.at.date()
+                boxes = (one for one in directory.mailboxes(agency.id) if one.kind == "AGENCY" and one.issued(day))
+                words += [one.address for one in boxes][:1]
+            address = next((one for word in (*words, self.settings.contacts.clerk_email) if (one := _address(word))), None)
+            if address is not None:
+                found[address.key] = address
+        return list(found.values())
 
     def _alert(self, received: Received, verdict: Verdict) -> tuple[Notice, ...]:
         """The security officer learns that, when, from whom and to whom; and nothing of what."""
@@ -474,6 +624,17 @@ def _head(body: Body) -> bytes:
     first = next(iter(body.chunks(_HEAD)), b"")
     end = re.search(rb"\r?\n\r?\n", first)
     return first[: end.start() + 1] if end else first
+
+
+async def _core(body: Body) -> tuple[str, bytes]:
+    """`likeness.core`, away from the loop where it takes long."""
+    return likeness.core(body) if body.size < 1 << 18 else await asyncio.to_thread(likeness.core, body)
+
+
+def _told_envelope(report: journal.Report) -> Envelope:
+    """The envelope that a journal report tells of."""
+    addresses = {one.key: one for named in report.recipients if (one := _address(named.address)) is not None}
+    return Envelope(_address(report.sender) or NullSender(), tuple(map(Recipient, addresses.values())))
 
 
 def _ends_with(body: Body, size: int, sha256: str) -> bool:
