@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,20 +26,22 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, exists, select, text
 
 from gateway import database as db
-from gateway import durable
+from gateway import durable, sightings
+from gateway.classify import KnownDocument, name_key
 from gateway.config import Gateway
 from gateway.database import Database
 from gateway.errors import LOCAL_ERROR, Failure
-from gateway.hashtree import MAX_ENTRY, TILE_WIDTH, BadProof, Checkpoint, inclusion, leaf_hash, proof_text
+from gateway.hashtree import MAX_ENTRY, TILE_WIDTH, BadProof, Checkpoint, inclusion, leaf_hash, proof_text, split_note
 from gateway.hashtree import root as tree_root
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Received, new_case
 from gateway.search import Index, Page, Progress, Query, SqliteIndex, document_key
+from gateway.sightings import Sighting
 from gateway.store import GroupWriter, Item, Store
 from gateway.treelog import TreeLog
 
 if TYPE_CHECKING:
-    from gateway.policy import History, KnownDocument, Verdict
+    from gateway.policy import History, Verdict
 
 #: A lock number of our own in PostgreSQL, so that leaves stay dense and a message is one with several gateways.
 _LEAF_LOCK = 0x7662_6474
@@ -140,6 +142,7 @@ class Case:
     policy_text: str = ""
     answerable: bool = False
     history: History | None = None
+    core: str = ""  # what the message is below the fields that servers put on top (`likeness.core`)
     alerts: tuple[Alert, ...] = ()
 
 
@@ -159,6 +162,7 @@ class Tombstone:
     counts: tuple[Count, ...] = ()
     notices: tuple[Notice, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    core: str = ""  # what it is below the fields on top (`likeness.core`): of this, too, only an HMAC is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,8 @@ class Archive:
         self._indexing: asyncio.Task[None] | None = None
         self._salt = b""
         self._policies: set[str] = set()
+        #: What follows from a message in the same transaction: its entries in registers (`register.Follower`).
+        self.follower: Callable[[Connection, str, Iterable[Count]], None] | None = None
 
     @property
     def broken(self) -> str:
@@ -269,8 +275,11 @@ class Archive:
             return ()
         return await self.database.read(lambda connection: known_documents(connection, facts))
 
-    async def commit(self, case: Case) -> Receipt:
+    async def commit(self, case: Case, sighting: Sighting | None = None) -> Receipt:
         """THE commit point. When this returns, the message is ours: bytes, verdict, deliveries and notices are durable.
+
+        sighting: the message was only seen, in a mailbox or a journal; if it is archived already, it is counted where
+        it was not, and nothing else.
 
         Raises Failure (retryable) when anything of it could not be made durable; then `250` must not be said.
         """
@@ -284,7 +293,9 @@ class Archive:
         await self._put(files)
         # Then everything else in one transaction. COMMIT in `database.py` is the moment from which `250` is true:
         # before it the sender still owns the message, after it we do.
-        receipt = await self.database.write(lambda connection: self._append(connection, case, row, record, files))
+        receipt = await self.database.write(
+            lambda connection: self._append(connection, case, row, record, files, sighting)
+        )
         if case.verdict.policy_digest:
             self._policies.add(case.verdict.policy_digest)
         self._fresh.set()
@@ -298,20 +309,33 @@ class Archive:
             files.notices.append((notice, digest))
 
     def _append(
-        self, connection: Connection, case: Case, row: dict[str, Any], record: dict[str, Any], files: _Files
+        self,
+        connection: Connection,
+        case: Case,
+        row: dict[str, Any],
+        record: dict[str, Any],
+        files: _Files,
+        sighting: Sighting | None = None,
     ) -> Receipt:
         """Runs in the writer's thread, inside the transaction."""
         _take_turns(connection)
+        if sighting is not None:
+            first = sightings.first(connection, row["sha256"], case.core)
+            if first:
+                _see(connection, first, case.counts, case.received.at, sighting)
+                self._follow_up(connection, first, case.verdict.message_class, case.counts)
+                return _receipt(connection, first)
+            if sighting.via != "imap":
+                sightings.add(connection, row["id"], sighting, to_ms(case.received.at))
         received, now = case.received, time.time()
         known = _known(connection, row["sha256"], row["sender"], row["direction"])
         owed = [one for one in case.owed if known is None or one.address.lower() not in known.accepted]
         if known is not None and not owed:
-            index, at = connection.execute(
-                select(db.leaf.c.idx, db.leaf.c.at).where(db.leaf.c.case_id == known.case, db.leaf.c.type == "message")
-            ).one()
-            return Receipt(known.case, index, from_ms(at), duplicate=True)
+            return _receipt(connection, known.case)
 
         db.insert(connection, db.message, [row])
+        if case.core and case.core != row["sha256"]:
+            db.insert(connection, db.likeness, [{"message": row["id"], "core": case.core}])
         due = to_ms(received.at)
         db.insert(
             connection,
@@ -368,7 +392,12 @@ class Archive:
             append_notice(connection, notice, notice_digest, now)
         for alert in case.alerts:
             append_alert(connection, alert, int(now * 1000))
+        self._follow_up(connection, row["id"], row["message_class"], case.counts)
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
+
+    def _follow_up(self, connection: Connection, case: str, message_class: str, counts: Iterable[Count]) -> None:
+        if self.follower is not None and message_class not in ("WORK_MAIL", "SYSTEM", ""):
+            self.follower(connection, case, counts)
 
     async def notify(self, notices: Iterable[Notice]) -> None:
         """Make messages of ours durable and queue them: what the queue owes for failed and late deliveries. A notice
@@ -389,6 +418,9 @@ class Archive:
         """Keep that a secret was refused, and nothing of it. The digest is an HMAC under the installation's salt, so
         that the same message can be recognised here and by nobody else. Raises Failure."""
         digest = await self.disguise(tombstone.sha256)
+        alike = ""
+        if tombstone.core and tombstone.core != tombstone.sha256:
+            alike = await self.disguise(tombstone.core)
         # Keys are made of the digest of the bytes elsewhere; here that would let a guess at the bytes be proved.
         counts = [replace(one, key=one.key.replace(tombstone.sha256, digest)) for one in tombstone.counts]
         notices = [replace(one, key=one.key.replace(tombstone.sha256, digest)) for one in tombstone.notices]
@@ -424,6 +456,8 @@ class Archive:
                 "hmac": digest,
             }
             append_leaf(connection, now, entry)
+            if alike:
+                sightings.add(connection, tombstone.case, Sighting("core", "", alike), to_ms(tombstone.at))
             _count(connection, counts, tombstone.at, tombstone.case)
             for notice, notice_digest in files.notices:
                 append_notice(connection, notice, notice_digest, now)
@@ -438,11 +472,20 @@ class Archive:
         return hmac.new(salt, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
 
     async def count(self, counts: Iterable[Count], at: dt.datetime, message: str = "") -> None:
-        """Events that come without a commit: a recipient refused at the door, an archived message seen again in
-        another mailbox. Raises Failure."""
+        """Events that come without a commit, such as a recipient refused at the door. Raises Failure."""
         rows = tuple(counts)
         if rows:
             await self.database.write(lambda connection: _count(connection, rows, at, message))
+
+    async def see(self, case: str, counts: Iterable[Count], at: dt.datetime, sighting: Sighting | None) -> None:
+        """An archived message, or the tombstone of a secret, was seen once more. Raises Failure."""
+        rows = tuple(counts)
+
+        def write(connection: Connection) -> None:
+            _see(connection, case, rows, at, sighting)
+            self._follow_up(connection, case, "seen", rows)
+
+        await self.database.write(write)
 
     def _load_salt(self) -> bytes:
         if not self._salt:
@@ -459,16 +502,21 @@ class Archive:
 
     # ------------------------------------------------------------------ read
 
-    async def first_case(self, sha256: str) -> str:
-        """The first received message of these bytes, whichever way it came; empty when there is none."""
-        m = db.message.c
-        question = select(m.id).where(m.sha256 == sha256, m.kind == "mail").order_by(m.id).limit(1)
-        return await self.database.read(lambda connection: connection.execute(question).scalar() or "")
+    async def first_case(self, sha256: str, core: str) -> str:
+        """The first received message of these bytes or of this core, whichever way it came, or empty."""
+        return await self.database.read(lambda connection: sightings.first(connection, sha256, core))
 
-    async def buried(self, digest: str) -> str:
-        """The tombstone of the same secret, by its `disguise`; empty when there is none."""
-        question = select(db.tombstone.c.id).where(db.tombstone.c.digest == digest).limit(1)
-        return await self.database.read(lambda connection: connection.execute(question).scalar() or "")
+    async def buried(self, digest: str, alike: str) -> str:
+        """The tombstone of the same secret, by the `disguise` of its bytes or of its core; empty when there is none."""
+
+        def ask(connection: Connection) -> str:
+            for table, column in ((db.tombstone, db.tombstone.c.id), (db.sighting, db.sighting.c.case_id)):
+                question = select(column).where(table.c.digest.in_((digest, alike))).limit(1)
+                if found := connection.execute(question).scalar():
+                    return str(found)
+            return ""
+
+        return await self.database.read(ask)
 
     async def row(self, case: str) -> dict[str, Any] | None:
         """The row of a message as a dict, with `recipients` and `attachments`; None when there is none."""
@@ -526,6 +574,9 @@ class Archive:
             return last
         if last is not None and size < last.size:
             raise Failure(LOCAL_ERROR.text, f"rolled back: {size} leaves, {last.size} are signed")
+        # Anchors come only with other leaves, so that a log at rest stays as it was cosigned.
+        if await self.database.read(_unanchored):
+            size += await self.database.write(_anchor)
         root = await self._grow(last, last.size if last else 0, size)
         if root is None:  # tiles are lost or damaged; made again from the leaves they must fit
             root = await self._grow(last, 0, size)
@@ -580,7 +631,7 @@ class Archive:
     def _keep_newest(self) -> None:
         with contextlib.suppress(BadProof, OSError):
             if newest := self.log.newest():
-                self.log.keep(newest.size, (self.folder / "log" / "checkpoint").read_text())
+                self.log.keep(newest.size, self.log.newest_note())
 
     async def prove(self, case: str) -> str:
         """A C2SP tlog-proof of the message's leaf, the entry itself in its `extra` line, against a signed checkpoint
@@ -599,13 +650,60 @@ class Archive:
         if newest is None or newest.size <= leaf.idx:
             newest = await self.checkpoint()
         assert newest is not None
-        note = (self.folder / "log" / "checkpoint").read_text()
-        newest = self.log.open(note)
+        note = await self._attested(leaf.idx) or await self._blocking(self.log.newest_note)
         try:
-            path = await self._blocking(inclusion, leaf.idx, newest.size, self.log.nodes(newest.size))
+            signed = self.log.open(note)
+            path = await self._blocking(inclusion, leaf.idx, signed.size, self.log.nodes(signed.size))
         except BadProof as error:
             raise Failure(LOCAL_ERROR.text, f"proof: {error}") from error
-        return proof_text(leaf.idx, leaf.entry, path, note)
+        return proof_text(leaf.idx, leaf.entry, path, note, await self._blocking(self.log.stamp_of, signed.size))
+
+    async def _attested(self, leaf: int) -> str:
+        """The checkpoint over this leaf that others attested best: with a time stamp and cosignatures, the earliest of
+        those with most. Empty when nobody attested any."""
+
+        def ask(connection: Connection) -> dict[int, list[str]]:
+            a = db.attest.c
+            rows = connection.execute(select(a.size, a.name).where(a.size > leaf).order_by(a.size).limit(1000)).all()
+            found: dict[int, list[str]] = {}
+            for row in rows:
+                found.setdefault(row.size, []).append(row.name)
+            return found
+
+        found = await self.database.read(ask)
+        for size in sorted(found, key=lambda one: (-("timestamps" in found[one]), -len(found[one]), one)):
+            if note := await self._blocking(self.log.kept_note, size):
+                return str(note)
+        return ""
+
+    async def attest(self, note: str, name: str, at: int, data: bytes) -> None:
+        """Keep what the witness or authority `name` said of a checkpoint at `at` (milliseconds): signature lines, or
+        the RFC 3161 response of `timestamps`. Its digest goes into the tree as an `anchor` with the next leaves, so
+        that it cannot vanish unnoticed. Raises Failure."""
+        checkpoint = self.log.open(note)
+        row = {"size": checkpoint.size, "root": checkpoint.root, "at": at, "note": note}
+
+        def keep() -> None:
+            # The files first: an anchor never names one that is not there.
+            self.log.keep(checkpoint.size, note)
+            if name == "timestamps":
+                self.log.keep_stamp(checkpoint.size, data)
+                return
+            self.log.keep(checkpoint.size, note + data.decode())
+            if split_note(self.log.newest_note())[0] == split_note(note)[0]:
+                self.log.publish(self.log.kept_note(checkpoint.size))
+
+        def insert(connection: Connection) -> None:
+            db.insert(connection, db.checkpoint, [row], ignore=True)
+            found = {"size": checkpoint.size, "name": name, "at": at, "data": data}
+            db.insert(connection, db.attest, [found], ignore=True)
+
+        async with self._signing:
+            try:
+                await self._blocking(keep)
+            except (BadProof, OSError) as error:
+                raise Failure(LOCAL_ERROR.text, f"checkpoint {checkpoint.size}: {error}") from error
+            await self.database.write(insert)
 
 
 # ---------------------------------------------------------------------- rows
@@ -634,10 +732,49 @@ def _swap_checkpoint(connection: Connection, expected: int | None, fresh: dict[s
     db.insert(connection, db.checkpoint, [fresh])
     if row is None:
         return None
-    if row.at // _KEEP_MS == fresh["at"] // _KEEP_MS:
+    attested = connection.execute(select(exists().where(db.attest.c.size == row.size))).scalar()
+    if row.at // _KEEP_MS == fresh["at"] // _KEEP_MS and not attested:
         connection.execute(db.checkpoint.delete().where(db.checkpoint.c.size == row.size))
         return None
     return row.size, row.note
+
+
+def _unanchored(connection: Connection) -> bool:
+    return bool(connection.execute(select(exists().where(db.attest.c.leaf.is_(None)))).scalar())
+
+
+def _anchor(connection: Connection) -> int:
+    """A leaf for each checkpoint with something attested that no leaf names yet. Returns how many."""
+    a = db.attest.c
+    rows = connection.execute(
+        select(a.size, a.name, a.at, a.data, db.checkpoint.c.note, db.checkpoint.c.root)
+        .join(db.checkpoint, db.checkpoint.c.size == a.size)
+        .where(a.leaf.is_(None))
+        .order_by(a.size, a.name)
+    ).all()
+    sizes: dict[int, list[Any]] = {}
+    for row in rows:
+        sizes.setdefault(row.size, []).append(row)
+    for size, found in sizes.items():
+        body = split_note(found[0].note)[0]
+        entry: dict[str, Any] = {
+            "size": size,
+            "root": found[0].root.hex(),
+            "note": hashlib.sha256(body.encode()).hexdigest(),
+            "cosignatures": [
+                {"witness": row.name, "time": row.at // 1000, "sha256": hashlib.sha256(line.encode()).hexdigest()}
+                for row in found
+                if row.name != "timestamps"
+                for line in row.data.decode().splitlines()
+            ],
+        }
+        for row in found:
+            if row.name == "timestamps":
+                entry["stamp"] = {"sha256": hashlib.sha256(row.data).hexdigest(), "time": row.at // 1000}
+        place = leaf(connection, "anchor", entry)
+        names = [row.name for row in found]
+        connection.execute(db.attest.update().where(a.size == size, a.name.in_(names)).values(leaf=place))
+    return len(sizes)
 
 
 #: Asked twice for each message, so written out: a tenth of the CPU.
@@ -668,22 +805,26 @@ def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDoc
 
     A message that was returned is none: its sender mends it and sends it again under the same number.
     """
-    from gateway.classify import KnownDocument
-
     files = [one for one in facts.files if one.document is not None and one.document.code is not None]
     keys = {document_key(one.document.code.value) for one in files if one.document and one.document.code} - {""}
     if not keys:
         return ()
     m, e, a = db.message.c, db.event.c, db.attachment.c
     mine = {one.sha256 for one in files}
-    recalled: dict[str, str] = {}
+    recalls: dict[str, list[Any]] = {}
     for key in sorted(keys):
         mark = f"recall|{key}|"
-        query = select(e.message).where(e.key >= mark, e.key < f"recall|{key}}}").order_by(e.key.desc())
-        if case := connection.execute(query.limit(1)).scalar():
-            recalled[key] = case
+        query = (
+            select(m.id, m.issuing_agency, m.sender)
+            .join(e, e.message == m.id)
+            .where(e.key >= mark, e.key < f"recall|{key}}}")
+            .order_by(m.id.desc())
+            .limit(_MOST_KNOWN)
+        )
+        if found := connection.execute(query).all():
+            recalls[key] = list(found)
     rows = connection.execute(
-        select(m.id, m.document_key, m.issuing_agency, m.document_date, a.sha256)
+        select(m.id, m.document_key, m.issuing_agency, m.document_date, m.sender, a.sha256)
         .join(db.attachment, a.message == m.id)
         .where(
             m.document_key.in_(keys),
@@ -694,14 +835,24 @@ def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDoc
         .order_by(m.id.desc(), a.id)
         .limit(_MOST_KNOWN)
     ).all()
-    found: dict[str, KnownDocument] = {}
+    known: dict[str, KnownDocument] = {}
     for row in rows:
-        gone = recalled.get(row.document_key, "") > row.id
-        if row.id not in found or row.sha256 in mine:
-            found[row.id] = KnownDocument(row.id, row.issuing_agency, row.document_date, row.sha256, gone)
+        gone = any(one.id > row.id and _same_issuer(one, row) for one in recalls.get(row.document_key, ()))
+        if row.id not in known or row.sha256 in mine:
+            known[row.id] = KnownDocument(row.id, row.issuing_agency, row.document_date, row.sha256, gone)
     seen = {row.document_key for row in rows}
-    unseen = [KnownDocument(case, "", "", "", True) for key, case in recalled.items() if key not in seen]
-    return tuple(sorted((*found.values(), *unseen), key=lambda one: one.case))
+    unseen = [
+        KnownDocument(one[0].id, one[0].issuing_agency, "", "", True) for key, one in recalls.items() if key not in seen
+    ]
+    return tuple(sorted((*known.values(), *unseen), key=lambda one: one.case))
+
+
+def _same_issuer(recall: Any, document: Any) -> bool:
+    """Only who issued a document recalls it: the same agency by its letterhead, sent from the same domain."""
+    if recall.sender.rpartition("@")[2].lower() != document.sender.rpartition("@")[2].lower():
+        return False
+    names = (recall.issuing_agency, document.issuing_agency)
+    return not all(names) or name_key(names[0]) == name_key(names[1])
 
 
 def _recalls(case: Case) -> list[Count]:
@@ -709,6 +860,9 @@ def _recalls(case: Case) -> list[Count]:
     document, verdict = case.verdict.document, case.verdict
     if document is None or not document.recall or verdict.disposition.text not in ("deliver", "deliver-warn"):
         return []
+    origin = case.received.origin
+    if not (origin.login or case.inspection.sender.aligned or (origin.trusted and case.direction == "out")):
+        return []  # anybody could recall another's document in a forged letter
     own = document_key(document.code.value) if document.code is not None else ""
     keys = {document_key(code) for code in document.cites} - {"", own}
     return [
@@ -844,6 +998,24 @@ def _texts(facts: Inspection) -> bytes:
     if facts.message.body_text.strip():
         texts.setdefault("", facts.message.body_text)
     return zlib.compress(canonical(texts), 1) if texts else b""
+
+
+def _receipt(connection: Connection, case: str) -> Receipt:
+    """What the first commit of a message gave."""
+    index, at = connection.execute(
+        select(db.leaf.c.idx, db.leaf.c.at).where(db.leaf.c.case_id == case, db.leaf.c.type == "message")
+    ).one()
+    return Receipt(case, index, from_ms(at), duplicate=True)
+
+
+def _see(
+    connection: Connection, case: str, counts: Iterable[Count], at: dt.datetime, sighting: Sighting | None
+) -> None:
+    """A message is there and was seen again: counted for agencies that it was not counted for. In a mailbox its row in
+    `imap_message` is the sighting, unless there is something on top of it to be kept."""
+    _count(connection, sightings.uncounted(connection, case, counts), at, case)
+    if sighting is not None and (sighting.via != "imap" or sighting.head):
+        sightings.add(connection, case, sighting, to_ms(at))
 
 
 def _count(connection: Connection, counts: Iterable[Count], at: dt.datetime, message: str) -> None:

@@ -95,7 +95,8 @@ class _Audit:
     def __init__(
         self, archive: Archive, report: Report, key: Verifier | None, progress: Callable[[int, int], None]
     ) -> None:
-        self.archive, self.log, self.report, self.key = archive, archive.log, report, key
+        self.archive, self.log, self.report = archive, archive.log, report
+        self.keys: tuple[Verifier, ...] = (key,) if key else ()
         self.progress = progress
 
     def damage(self, kind: str, leaf: int | None, case: str, detail: str) -> None:
@@ -118,7 +119,7 @@ class _Audit:
         """All signed trees there are, with their source."""
         found: list[tuple[str, Checkpoint]] = []
         try:
-            key = self.key or self.log.verifier()
+            self.keys = self.keys or self.log.verifiers()
         except (BadProof, OSError) as error:
             if self.archive.log.folder.joinpath("log").exists() or known:
                 self.damage("checkpoint_bad", None, "", f"keys/log.vkey: {error}")
@@ -132,7 +133,7 @@ class _Audit:
         notes += [("known", note) for note in known]
         for source, note in notes:
             try:
-                checkpoint = self.log.open(note, key)
+                checkpoint = self.log.open(note, *self.keys)
             except BadProof as error:
                 self.damage("checkpoint_bad", None, "", f"{source}: {error}")
                 continue
@@ -148,7 +149,7 @@ class _Audit:
         for place, row in enumerate(rows):
             source = f"row of checkpoint {row.size}"
             try:
-                checkpoint = self.log.open(row.note, self.key)
+                checkpoint = self.log.open(row.note, *self.keys)
             except (BadProof, OSError) as error:
                 self.damage("checkpoint_bad", None, "", f"{source}: {error}")
                 continue

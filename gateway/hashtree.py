@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 Node = Callable[[int, int], bytes]
@@ -21,7 +22,9 @@ MAX_ENTRY = 65535
 #: Hashes in a full tile, and levels of the tree in one level of tiles.
 TILE_WIDTH, TILE_HEIGHT = 256, 8
 
-_ED25519 = b"\x01"  # C2SP signed-note signature type
+#: C2SP signed-note signature types: a log's Ed25519, and what witnesses sign with. Bytes of a public key of each.
+_LOG, COSIGNATURE, ML_DSA = 1, 4, 6
+_KEY_BYTES = {_LOG: 32, COSIGNATURE: 32, ML_DSA: 1312}
 
 
 class BadProof(Exception):
@@ -247,10 +250,12 @@ def _unb64(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """A public key of a log or witness, as `name+hash+base64`."""
+    """A public key as `name+hash+base64`. algorithm: 1 a log's Ed25519, 4 a witness's Ed25519, 6 a witness's ML-DSA-44
+    (C2SP tlog-cosignature)."""
 
     name: str
     public: bytes
+    algorithm: int = _LOG
 
     @classmethod
     def parse(cls, text: str) -> Verifier:
@@ -259,18 +264,45 @@ class Verifier:
         if len(parts) != 3 or not parts[0]:
             raise BadProof("not a verifier key: name+hash+key")
         key = _unb64(parts[2])
-        if key[:1] != _ED25519 or len(key) != 33:
-            raise BadProof("not an Ed25519 verifier key")
+        if not key or _KEY_BYTES.get(key[0]) != len(key) - 1:
+            raise BadProof("not an Ed25519 verifier key of a log, nor an Ed25519 or ML-DSA-44 key of a witness")
         if _key_id(parts[0], key).hex() != parts[1].lower():
             raise BadProof("the verifier key does not match its hash: a typing error?")
-        return cls(parts[0], key[1:])
+        return cls(parts[0], key[1:], key[0])
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{_b64(_ED25519 + self.public)}"
+        return f"{self.name}+{self.key_id.hex()}+{_b64(bytes([self.algorithm]) + self.public)}"
 
     @property
     def key_id(self) -> bytes:
-        return _key_id(self.name, _ED25519 + self.public)
+        return _key_id(self.name, bytes([self.algorithm]) + self.public)
+
+    def check(self, signature: bytes, body: str) -> int:
+        """The time a cosignature names, in seconds; 0 of a log's own. `signature` without its key id.
+        Raises BadProof."""
+        at, message = 0, body.encode()
+        if self.algorithm != _LOG:
+            at, signature = int.from_bytes(signature[:8], "big"), signature[8:]
+            message = cosigned(self.algorithm, self.name, at, body)
+        try:
+            if self.algorithm == ML_DSA:
+                mldsa.MLDSA44PublicKey.from_public_bytes(self.public).verify(signature, message)
+            else:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            raise BadProof(f"the signature of {self.name} is wrong") from None
+        return at
+
+
+def cosigned(algorithm: int, name: str, at: int, body: str) -> bytes:
+    """The bytes a witness signs: with Ed25519 the whole note, with ML-DSA-44 its name and what the first three lines
+    say (C2SP tlog-cosignature). Raises BadProof for a note that is no checkpoint."""
+    if algorithm == COSIGNATURE:
+        return f"cosignature/v1\ntime {at}\n{body}".encode()
+    checkpoint = Checkpoint.parse(body)
+    mine, origin = name.encode(), checkpoint.origin.encode()
+    head = b"subtree/v1\n\0" + bytes([len(mine)]) + mine + at.to_bytes(8, "big") + bytes([len(origin)]) + origin
+    return head + bytes(8) + checkpoint.size.to_bytes(8, "big") + checkpoint.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +319,7 @@ class Signer:
         if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"]:
             raise BadProof("not a signer key")
         key = _unb64(parts[4])
-        if key[:1] != _ED25519 or len(key) != 33:
+        if key[:1] != bytes([_LOG]) or len(key) != 33:
             raise BadProof("not an Ed25519 signer key")
         signer = cls(parts[2], key[1:])
         if signer.verifier.key_id.hex() != parts[3].lower():
@@ -295,7 +327,7 @@ class Signer:
         return signer
 
     def __str__(self) -> str:
-        return f"PRIVATE+KEY+{self.name}+{self.verifier.key_id.hex()}+{_b64(_ED25519 + self.seed)}"
+        return f"PRIVATE+KEY+{self.name}+{self.verifier.key_id.hex()}+{_b64(bytes([_LOG]) + self.seed)}"
 
     @property
     def verifier(self) -> Verifier:
@@ -307,28 +339,36 @@ class Signer:
         return f"{body}\n\u2014 {self.name} {_b64(self.verifier.key_id + signature)}\n"
 
 
-def open_note(note: str, verifier: Verifier) -> str:
-    """The text of a note that `verifier` has signed. Other signatures are passed over. Raises BadProof."""
+def split_note(note: str) -> tuple[str, list[str]]:
+    """Text and signature lines of a note, nothing verified. Raises BadProof."""
     body, gap, signatures = note.rpartition("\n\n")
     if not gap or not signatures.endswith("\n"):
         raise BadProof("not a signed note")
-    body += "\n"
-    for line in signatures.splitlines():
+    return body + "\n", signatures.splitlines()
+
+
+def signatures_by(
+    body: str, lines: Iterable[str], verifiers: Iterable[Verifier]
+) -> Iterator[tuple[Verifier, int, str]]:
+    """Key, time and line of each signature by one of these keys; others are passed over. Raises BadProof for a line
+    that is none and for a signature of a known key that does not hold."""
+    known = {(one.name, one.key_id): one for one in verifiers}
+    for line in lines:
         dash, _, rest = line.partition(" ")
         name, _, encoded = rest.partition(" ")
         if dash != "\u2014" or not encoded:
             raise BadProof("a signature line is malformed")
-        if name != verifier.name:
-            continue
         signature = _unb64(encoded)
-        if signature[:4] != verifier.key_id:
-            continue
-        try:
-            Ed25519PublicKey.from_public_bytes(verifier.public).verify(signature[4:], body.encode())
-        except InvalidSignature:
-            raise BadProof(f"the signature of {name} is wrong") from None
-        return body
-    raise BadProof(f"no signature of {verifier.name} with this key")
+        if verifier := known.get((name, signature[:4])):
+            yield verifier, verifier.check(signature[4:], body), line
+
+
+def open_note(note: str, *verifiers: Verifier) -> str:
+    """The text of a note that one of `verifiers` has signed. Other signatures are passed over. Raises BadProof."""
+    body, lines = split_note(note)
+    if not list(signatures_by(body, lines, verifiers)):
+        raise BadProof(f"no signature of {' or '.join(sorted({one.name for one in verifiers}))} with this key")
+    return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,29 +402,77 @@ class Checkpoint:
 _PROOF = "c2sp.org/tlog-proof@v1"
 
 
-def proof_text(index: int, entry: bytes, path: Iterable[bytes], note: str) -> str:
-    """A tlog-proof; its `extra` line holds the entry, so that nothing else is needed but the log's key."""
-    lines = [_PROOF, f"extra {_b64(entry)}", f"index {index}", *map(_b64, path)]
+def proof_text(index: int, entry: bytes, path: Iterable[bytes], note: str, stamp: bytes = b"") -> str:
+    """A tlog-proof. Its `extra` line holds the entry and, after a line break, the RFC 3161 response over the text of
+    the checkpoint, if there is one; nothing else is needed but the keys."""
+    extra = entry + b"\n" + stamp if stamp else entry
+    lines = [_PROOF, f"extra {_b64(extra)}", f"index {index}", *map(_b64, path)]
     return "\n".join(lines) + "\n\n" + note
 
 
-def check_proof(text: str, verifier: Verifier) -> tuple[int, bytes, Checkpoint]:
-    """Index, entry and checkpoint of a proof that holds under this key. Raises BadProof."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a proof holds that was checked against the log's key. stamp: RFC 3161 response, not looked at, or empty."""
+
+    index: int
+    entry: bytes
+    checkpoint: Checkpoint
+    note: str
+    stamp: bytes
+
+
+def check_proof(text: str, *verifiers: Verifier) -> Proof:
+    """A proof that holds under one of these keys of the log. Raises BadProof."""
     head, gap, note = text.partition("\n\n")
     lines = head.split("\n")
     if not gap or len(lines) < 3 or lines[0] != _PROOF:
         raise BadProof("not a tlog-proof")
     if not lines[1].startswith("extra ") or not lines[2].startswith("index "):
         raise BadProof("the proof has no entry or no index")
-    number = lines[2].removeprefix("index ")
-    if not (number.isascii() and number.isdigit()) or number != str(int(number)):
-        raise BadProof("the index is no number")
-    entry = _unb64(lines[1].removeprefix("extra "))
-    checkpoint = Checkpoint.parse(open_note(note, verifier))
-    if checkpoint.origin != verifier.name:
-        raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {verifier.name}")
-    path = [_unb64(line) for line in lines[3:]]
+    index = _number(lines[2].removeprefix("index "), "the index")
+    entry, _, stamp = _unb64(lines[1].removeprefix("extra ")).partition(b"\n")
+    checkpoint = _signed(note, verifiers)
+    verify_inclusion(leaf_hash(entry), index, checkpoint.size, _hashes(lines[3:]), checkpoint.root)
+    return Proof(index, entry, checkpoint, note, stamp)
+
+
+def consistency_text(old: int, path: Iterable[bytes], note: str) -> str:
+    """That the log of checkpoint `note` continues its first `old` leaves: the body of add-checkpoint (C2SP
+    tlog-witness), which is as good a file as any."""
+    return "".join(f"{line}\n" for line in (f"old {old}", *map(_b64, path))) + "\n" + note
+
+
+def check_consistency(text: str, old: str, *verifiers: Verifier) -> tuple[Checkpoint, Checkpoint]:
+    """The older checkpoint (its note) and the one in the proof, when the second continues the first.
+    Raises BadProof."""
+    head, gap, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if not gap or not lines[0].startswith("old "):
+        raise BadProof("not a proof of consistency: it begins with `old`")
+    before, after = _signed(old, verifiers), _signed(note, verifiers)
+    size = _number(lines[0].removeprefix("old "), "the old size")
+    if size != before.size:
+        raise BadProof(f"the proof is for {size} leaves, the older checkpoint has {before.size}")
+    verify_consistency(before.size, before.root, after.size, after.root, _hashes(lines[1:]))
+    return before, after
+
+
+def _signed(note: str, verifiers: Iterable[Verifier]) -> Checkpoint:
+    keys = tuple(verifiers)
+    checkpoint = Checkpoint.parse(open_note(note, *keys))
+    if checkpoint.origin not in {one.name for one in keys}:
+        raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {keys[0].name}")
+    return checkpoint
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit()) or text != str(int(text)):
+        raise BadProof(f"{what} is no number")
+    return int(text)
+
+
+def _hashes(lines: Iterable[str]) -> list[bytes]:
+    path = [_unb64(line) for line in lines]
     if any(len(one) != 32 for one in path):
         raise BadProof("a hash of the proof is no SHA-256")
-    verify_inclusion(leaf_hash(entry), int(number), checkpoint.size, path, checkpoint.root)
-    return int(number), entry, checkpoint
+    return path

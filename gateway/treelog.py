@@ -2,10 +2,13 @@
 
     keys/log.key                 Ed25519 signing key of this log, 0600
     keys/log.vkey                its public half, to be given to auditors
+    keys/log-<id>.vkey           public halves of keys that were replaced
+    keys/log.next                the key to come, while one is being replaced
     log/checkpoint               the newest signed checkpoint (C2SP tlog-checkpoint)
     log/tile/<L>/<N>[.p/<W>]     hashes (C2SP tlog-tiles)
     log/tile/entries/<N>[.p/<W>] entries
-    checkpoints/<size>.note      older checkpoints, one for each ten minutes with mail
+    checkpoints/<size>.note      older checkpoints: one for each ten minutes with mail, and all that others attested
+    checkpoints/<size>.tsr       the time stamp of one (RFC 3161 response over the text of the note)
 
 The leaves are true in the database; these files are made of them and can be made again. All calls block.
 """
@@ -32,6 +35,7 @@ from gateway.hashtree import (
     leaf_hash,
     open_note,
     root,
+    split_note,
     tile_path,
     unbundle,
 )
@@ -43,58 +47,116 @@ class TreeLog:
     def __init__(self, folder: Path, origin: str) -> None:
         self.folder = folder
         self.origin = origin
-        self._signer: Signer | None = None
 
     # ------------------------------------------------------------------ keys
 
     def signer(self) -> Signer:
-        """The signing key; made at the first use. Raises BadProof for a key of another log, OSError."""
-        if self._signer is None:
-            path = self.folder / "keys" / "log.key"
-            if not path.exists():
-                durable.make_folder(path.parent, 0o700)
-                fresh = Signer(self.origin, os.urandom(32))
-                durable.replace(path.with_name("log.vkey"), f"{fresh.verifier}\n".encode(), 0o644)
-                durable.replace(path, f"{fresh}\n".encode(), 0o600)
-            self._signer = Signer.parse(path.read_text())
-        return self._signer
+        """The signing key, read anew each time because another process may replace it; made at the first use.
+        Raises BadProof for a key of another log, OSError."""
+        path = self.folder / "keys" / "log.key"
+        if not path.exists():
+            durable.make_folder(path.parent, 0o700)
+            fresh = Signer(self.origin, os.urandom(32))
+            durable.replace(path.with_name("log.vkey"), f"{fresh.verifier}\n".encode(), 0o644)
+            durable.replace(path, f"{fresh}\n".encode(), 0o600)
+        return Signer.parse(path.read_text())
 
     def verifier(self) -> Verifier:
         """The public key, as it lies on disk. Raises BadProof, OSError."""
         return Verifier.parse((self.folder / "keys" / "log.vkey").read_text())
 
+    def verifiers(self) -> tuple[Verifier, ...]:
+        """The public key and those it replaced. Raises BadProof, OSError."""
+        older = sorted((self.folder / "keys").glob("log-*.vkey"))
+        return (self.verifier(), *(Verifier.parse(path.read_text()) for path in older))
+
+    def next_signer(self) -> Signer:
+        """The key that will replace the present one; made at the first call and kept until `replace_key`."""
+        path = self.folder / "keys" / "log.next"
+        if not path.exists():
+            durable.make_folder(path.parent, 0o700)
+            durable.replace(path, f"{Signer(self.origin, os.urandom(32))}\n".encode(), 0o600)
+        return Signer.parse(path.read_text())
+
+    def replace_key(self) -> None:
+        """Put the next key in place of the present one, whose private half is gone then; may be called again after a
+        crash. Raises BadProof, OSError."""
+        folder, fresh = self.folder / "keys", self.next_signer()
+        if (folder / "log.vkey").exists() and (old := self.verifier()) != fresh.verifier:
+            durable.replace(folder / f"log-{old.key_id.hex()}.vkey", f"{old}\n".encode(), 0o644)
+            durable.replace(folder / "log.vkey", f"{fresh.verifier}\n".encode(), 0o644)
+        durable.replace(folder / "log.key", f"{fresh}\n".encode(), 0o600)
+        (folder / "log.next").unlink()
+        durable.sync_folder(folder)
+
     # ------------------------------------------------------------------ checkpoints
 
     def newest(self) -> Checkpoint | None:
         """The newest published checkpoint, its signature checked; None before the first. Raises BadProof."""
-        try:
-            note = (self.folder / "log" / "checkpoint").read_text()
-        except FileNotFoundError:
-            return None
-        return self.open(note)
+        note = self.newest_note()
+        return self.open(note) if note else None
 
-    def open(self, note: str, verifier: Verifier | None = None) -> Checkpoint:
-        """A checkpoint of this log out of a note. Raises BadProof."""
-        key = verifier or self.verifier()
-        checkpoint = Checkpoint.parse(open_note(note, key))
-        if checkpoint.origin != key.name:
-            raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {key.name}")
+    def newest_note(self) -> str:
+        """Its text as it lies there, or empty."""
+        try:
+            return (self.folder / "log" / "checkpoint").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def open(self, note: str, *verifiers: Verifier) -> Checkpoint:
+        """A checkpoint of this log out of a note; `verifiers` are its public keys, if not those on disk.
+        Raises BadProof."""
+        keys = verifiers or self.verifiers()
+        checkpoint = Checkpoint.parse(open_note(note, *keys))
+        if checkpoint.origin != keys[0].name:
+            raise BadProof(f"a checkpoint of {checkpoint.origin}, not of {keys[0].name}")
         return checkpoint
 
     def sign(self, size: int, tree_root: bytes, at: str) -> str:
-        """The signed note for this tree; `at` (RFC 3339) is signed with it."""
-        return self.signer().sign(Checkpoint(self.origin, size, tree_root, (f"time {at}",)).body())
+        """The signed note for this tree; `at` (RFC 3339) is signed with it. While the key is being replaced both sign,
+        so that whoever knows only the old one can still read the checkpoint that holds the change."""
+        body = Checkpoint(self.origin, size, tree_root, (f"time {at}",)).body()
+        note = self.signer().sign(body)
+        if (self.folder / "keys" / "log.next").exists():
+            note += self.next_signer().sign(body).removeprefix(body + "\n")
+        return note
 
     def publish(self, note: str) -> None:
         durable.make_folder(self.folder / "log")
         durable.replace(self.folder / "log" / "checkpoint", note.encode(), 0o644)
 
     def keep(self, size: int, note: str) -> None:
-        """Put a checkpoint beside the log for good."""
+        """Put a checkpoint beside the log for good; signature lines that were not there yet are added."""
         path = self.folder / "checkpoints" / f"{size:012d}.note"
+        if path.exists():
+            body, lines = split_note(path.read_text(errors="replace"))
+            other, more = split_note(note)
+            if other != body or not (more := [line for line in more if line not in lines]):
+                return
+            note = f"{body}\n" + "".join(f"{line}\n" for line in (*lines, *more))
+        durable.make_folder(path.parent)
+        durable.replace(path, note.encode(), 0o644)
+
+    def keep_stamp(self, size: int, response: bytes) -> None:
+        """Put the time stamp of a checkpoint beside it."""
+        path = self.folder / "checkpoints" / f"{size:012d}.tsr"
         if not path.exists():
             durable.make_folder(path.parent)
-            durable.replace(path, note.encode(), 0o644)
+            durable.replace(path, response, 0o644)
+
+    def stamp_of(self, size: int) -> bytes:
+        """The time stamp of a checkpoint, or nothing."""
+        try:
+            return (self.folder / "checkpoints" / f"{size:012d}.tsr").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def kept_note(self, size: int) -> str:
+        """A checkpoint that was kept, or empty."""
+        try:
+            return (self.folder / "checkpoints" / f"{size:012d}.note").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def kept(self) -> Iterator[tuple[str, str]]:
         """File name and text of every checkpoint that was kept, by size."""

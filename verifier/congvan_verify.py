@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import argparse
 import base64
+import gzip
 import hashlib
+import io
 import json
 import random
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+except ImportError:  # before cryptography 48
+    mldsa = None
 
 INTACT, TAMPERED, INCOMPLETE, USAGE = 0, 1, 2, 3
 WIDTH = 256  # hashes in a tile
@@ -50,36 +59,81 @@ def unbase64(text: str) -> bytes:
 
 
 class Key:
-    """A public key of a log (type 1) or of a witness (type 4): `name+hash+base64`."""
+    """A public key `name+hash+base64`: of a log (type 1, Ed25519) or of a witness (4 Ed25519, 6 ML-DSA-44)."""
+
+    SIZES: ClassVar = {1: 32, 4: 32, 6: 1312}
 
     def __init__(self, text: str) -> None:
         parts = text.strip().split("+", 2)
         try:
             self.name, given, key = parts[0], bytes.fromhex(parts[1]), unbase64(parts[2])
+            self.type, self.public = key[0], key[1:]
         except (IndexError, ValueError, Wrong):
-            raise Usage(f"not a public key: {text.strip()!r}") from None
-        self.type, self.public = key[0], key[1:]
+            raise Usage(f"not a public key: {text.strip()[:120]!r}") from None
         self.id = hashlib.sha256(self.name.encode() + b"\n" + key).digest()[:4]
-        if self.type not in (1, 4) or len(self.public) != 32:
-            raise Usage(f"{self.name}: only Ed25519 keys of logs and witnesses are known here")
+        if self.SIZES.get(self.type) != len(self.public):
+            raise Usage(f"{self.name}: neither an Ed25519 key nor a witness's ML-DSA-44 key")
         if self.id != given:
             raise Usage(f"{self.name}: the key does not match its own hash; a typing error?")
+        if self.type == 6 and mldsa is None:
+            raise Usage(f"{self.name}: ML-DSA-44 needs cryptography 48 or later")
 
-    def signed(self, body: str, signatures: list[tuple[str, bytes]]) -> bool:
-        """Has this key signed the note? Raises Wrong for a signature under its name that does not hold."""
+    def signed(self, body: str, signatures: list[tuple[str, bytes]]) -> int | None:
+        """The time at which this key has signed the note, in seconds (0 of a log); None when it has not. Raises Wrong
+        for a signature under its name that does not hold."""
         for name, signature in signatures:
-            if name != self.name or signature[:4] != self.id:
-                continue
-            message, raw = body.encode(), signature[4:]
-            if self.type == 4:
-                message = b"cosignature/v1\ntime %d\n" % int.from_bytes(raw[:8], "big") + message
-                raw = raw[8:]
-            try:
+            if name == self.name and signature[:4] == self.id:
+                return self.check(body, signature[4:])
+        return None
+
+    def check(self, body: str, raw: bytes) -> int:
+        at, message = 0, body.encode()
+        if self.type != 1:
+            at, raw = int.from_bytes(raw[:8], "big"), raw[8:]
+            message = cosigned(self.type, self.name, at, body)
+        try:
+            if self.type == 6:
+                mldsa.MLDSA44PublicKey.from_public_bytes(self.public).verify(raw, message)
+            else:
                 Ed25519PublicKey.from_public_bytes(self.public).verify(raw, message)
-            except InvalidSignature:
-                raise Wrong(f"the signature of {name} is wrong") from None
-            return True
-        return False
+        except (InvalidSignature, ValueError):
+            raise Wrong(f"the signature of {self.name} is wrong") from None
+        return at
+
+
+def cosigned(kind: int, name: str, at: int, body: str) -> bytes:
+    """What a witness signs (C2SP tlog-cosignature): with Ed25519 the whole note, with ML-DSA-44 size and root."""
+    if kind == 4:
+        return b"cosignature/v1\ntime %d\n" % at + body.encode()
+    origin, size, root = checkpoint(body)
+    mine, log = name.encode(), origin.encode()
+    head = b"subtree/v1\n\0" + bytes([len(mine)]) + mine + at.to_bytes(8, "big") + bytes([len(log)]) + log
+    return head + bytes(8) + size.to_bytes(8, "big") + root
+
+
+def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """Text and signatures (name, bytes). Raises Wrong."""
+    body, gap, tail = note.rpartition("\n\n")
+    if not gap or not tail.endswith("\n"):
+        raise Wrong("not a signed checkpoint")
+    signatures = []
+    for line in tail.splitlines():
+        found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
+        if not found:
+            raise Wrong("a signature line is malformed")
+        signatures.append((found[1], unbase64(found[2])))
+    return body + "\n", signatures
+
+
+def checkpoint(body: str) -> tuple[str, int, bytes]:
+    """Origin, size and root. Raises Wrong."""
+    lines = body.split("\n")
+    if len(lines) < 4 or not lines[0] or not re.fullmatch("0|[1-9][0-9]{0,18}", lines[1]):
+        raise Wrong("not a checkpoint: origin, size, root")
+    root = unbase64(lines[2])
+    if len(root) != 32:
+        raise Wrong("the root of the checkpoint is malformed")
+    return lines[0], int(lines[1]), root
 
 
 class Policy:
@@ -116,31 +170,31 @@ class Policy:
 
     def _met(self, name: str, body: str, signatures: list[tuple[str, bytes]]) -> bool:
         if name in self.witnesses:
-            return self.witnesses[name].signed(body, signatures)
+            return self.witnesses[name].signed(body, signatures) is not None
         needed, members = self.groups[name]
         return sum(self._met(one, body, signatures) for one in members) >= needed
 
     def open(self, note: str, quorum: bool = True) -> tuple[str, int, bytes]:
         """Origin, size and root of a signed checkpoint. Raises Wrong."""
-        body, gap, tail = note.rpartition("\n\n")
-        lines = (body + "\n").split("\n")
-        if not gap or not tail.endswith("\n") or len(lines) < 4:
-            raise Wrong("not a signed checkpoint")
-        body += "\n"
-        signatures = []
-        for line in tail.splitlines():
-            found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
-            if not found:
-                raise Wrong("a signature line is malformed")
-            signatures.append((found[1], unbase64(found[2])))
-        if not any(log.name == lines[0] and log.signed(body, signatures) for log in self.logs):
-            raise Wrong(f"not signed by a log we believe: {lines[0]}")
-        if quorum and self.quorum != "none" and not self._met(self.quorum, body, signatures):
+        body, signatures = split_note(note)
+        origin, size, root = checkpoint(body)
+        logs = [log for log in self.logs if log.name == origin and log.type == 1]
+        if not any([log.signed(body, signatures) is not None for log in logs]):  # each of them must hold
+            raise Wrong(f"not signed by a log we believe: {origin}")
+        if quorum and not self.witnessed(note):
             raise Wrong("too few witnesses have signed")
-        root = unbase64(lines[2])
-        if not re.fullmatch("0|[1-9][0-9]*", lines[1]) or len(root) != 32:
-            raise Wrong("size or root of the checkpoint is malformed")
-        return lines[0], int(lines[1]), root
+        return origin, size, root
+
+    def witnessed(self, note: str) -> bool:
+        """Do the cosignatures fulfil the quorum? Raises Wrong for one that does not hold."""
+        body, signatures = split_note(note)
+        return self.quorum == "none" or self._met(self.quorum, body, signatures)
+
+    def cosigners(self, note: str) -> list[tuple[str, int]]:
+        """Name and time of each witness of the policy that has signed. Raises Wrong."""
+        body, signatures = split_note(note)
+        found = [(key.name, key.signed(body, signatures)) for key in self.witnesses.values()]
+        return [(name, at) for name, at in found if at is not None]
 
 
 # ---------------------------------------------------------------------- the tree
@@ -196,6 +250,47 @@ def root_of_proof(digest: bytes, index: int, size: int, path: list[bytes]) -> by
     if last:
         raise Wrong("the proof is too short")
     return digest
+
+
+def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: list[bytes]) -> None:
+    """RFC 9162 section 2.1.4.2: does the tree of `new` leaves begin with the one of `old`? Raises Wrong."""
+    if old > new:
+        raise Wrong(f"a tree of {new} leaves cannot follow one of {old}")
+    if old in (0, new):
+        if path or (old == new and old_root != new_root):
+            raise Wrong("two roots for one size" if not path else "the proof is too long")
+        return
+    path = path if old & (old - 1) else [old_root, *path]
+    index, last = old - 1, new - 1
+    while index & 1:
+        index, last = index >> 1, last >> 1
+    if not path:
+        raise Wrong("the proof is too short")
+    first = second = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            raise Wrong("the proof is too long")
+        if index & 1 or index == last:
+            first, second = node_hash(sibling, first), node_hash(sibling, second)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            second = node_hash(second, sibling)
+        index, last = index >> 1, last >> 1
+    if last or first != old_root or second != new_root:
+        raise Wrong("the proof is too short" if last else "the newer tree does not begin with the older one")
+
+
+def read_consistency(text: str) -> tuple[int, list[bytes], str]:
+    """Old size, path and checkpoint of `old N`, hashes, empty line, note (C2SP tlog-witness). Raises Wrong."""
+    head, gap, note = text.partition("\n\n")
+    first, *lines = head.split("\n")
+    if not gap or not re.fullmatch("old (0|[1-9][0-9]{0,18})", first) or len(lines) > 63:
+        raise Wrong("not a proof of consistency: old size, hashes, empty line, checkpoint")
+    path = [unbase64(line) for line in lines]
+    if any(len(one) != 32 for one in path):
+        raise Wrong("a hash of the proof is no SHA-256")
+    return int(first[4:]), path, note
 
 
 # ---------------------------------------------------------------------- one proof
@@ -259,6 +354,7 @@ class Audit:
         self.blobs: dict[str, list[int]] = {}
         self.disposed: set[str] = set()
         self.signed = 0
+        self.encrypted = 0
 
     def wrong(self, kind: str, leaf: int | None, text: str) -> None:
         self.damage.append((kind, leaf, text))
@@ -373,21 +469,45 @@ class Audit:
             digests = random.Random(seed).sample(digests, min(sample, len(digests)))
         for digest in digests:
             path = self.folder / "blobs" / "sha256" / digest[:2] / f"{digest}.eml"
+            packed, encrypted = path.with_name(path.name + ".gz"), path.with_name(path.name + ".enc")
             leaf = self.blobs[digest][0]
             if not re.fullmatch("[0-9a-f]{64}", digest):
                 self.wrong("leaf_changed", leaf, "its digest is none")
-            elif not path.is_file():
-                if digest not in self.disposed:
-                    self.wrong("blob_missing", leaf, digest)
-            else:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                        self.wrong("blob_changed", leaf, digest)
+            elif path.is_file() or packed.is_file():
+                if file_digest(path if path.is_file() else packed) != digest:
+                    self.wrong("blob_changed", leaf, digest)
+            elif encrypted.is_file():
+                self.encrypted += 1
+            elif digest not in self.disposed:
+                self.wrong("blob_missing", leaf, digest)
+        if self.encrypted:
+            self.notes.append(f"{self.encrypted} messages are encrypted here, their bytes were not looked at")
         if sample is None:
             for path in sorted((self.folder / "blobs" / "sha256").glob("*/*")):
-                if path.name.removesuffix(".eml") not in self.blobs:
+                if path.name.partition(".eml")[0] not in self.blobs:
                     self.notes.append(f"bytes that no signed leaf names: {path.name}")
         return len(digests)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a message as it was received; empty when its file was changed.
+
+    A `.gz` is gzip, then an empty member whose extra field holds the SHA-256 of the file before it: gzip by itself has
+    bits that nobody checks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if path.suffix == ".gz":
+            whole = file.read()
+            seal = bytes.fromhex("1f8b0804000000000000 2400 4356 2000") + hashlib.sha256(whole[:-58]).digest()
+            if whole[-58:] != seal + bytes.fromhex("03000000000000000000"):
+                return ""
+            file = gzip.GzipFile(fileobj=io.BytesIO(whole))
+        try:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        except (OSError, EOFError, zlib.error):
+            return ""
+    return digest.hexdigest()
 
 
 def unbundle(data: bytes) -> Iterator[bytes]:

@@ -30,8 +30,8 @@ def verify_proof(
         typer.echo(f"congvan: {error}", err=True)
         raise typer.Exit(2) from None
     try:
-        index, raw, checkpoint = check_proof(text, verifier)
-        entry = json.loads(raw)
+        proved = check_proof(text, verifier)
+        index, entry, checkpoint = proved.index, json.loads(proved.entry), proved.checkpoint
         what = matches(entry, digest)
     except (BadProof, ValueError) as error:
         if as_json:
