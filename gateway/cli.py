@@ -26,6 +26,7 @@ GROUPS = {
     "archive": "archive",
     "queue": "queue",
     "held": "held",
+    "alerts": "alerts",
     "stats": "stats",
     "imap": "imap",
     "directory": "directory",

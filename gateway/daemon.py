@@ -16,8 +16,9 @@ from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway import config, directory, policy, returns, smtp_in
+from gateway import config, directory, policy, register, returns, smtp_in
 from gateway import log as logs
+from gateway.alerts import Alerts
 from gateway.archive import Archive
 from gateway.database import Database
 from gateway.errors import ConfigError, Problem
@@ -79,6 +80,7 @@ class Daemon:
         database = Database.open(settings.database_url)
         store = open_store(settings)
         archive = self.archive = Archive(database, store, settings)
+        archive.follower = register.Follower(settings.registers, self._log)
         inspector = self._inspector = Inspector(
             {
                 "budget": settings.budget.model_dump(mode="json"),
@@ -90,6 +92,7 @@ class Daemon:
             log=self._log,
         )
         queue = self.queue = Queue(database, store, settings, log=self._log, mail_log=mail_log)
+        alerts = Alerts(settings, archive, log=self._log, mail_log=mail_log)
         self.pipeline = Pipeline(
             settings,
             self.rules,
@@ -98,6 +101,7 @@ class Daemon:
             sender_check=SenderCheck(settings) if settings.sender_check.enabled else None,
             clamd=settings.clamd,
             wake=queue.wake,
+            alerts=alerts,
             log=self._log,
             mail_log=mail_log,
             data=settings.data,
@@ -110,6 +114,7 @@ class Daemon:
             # Workers take a second to import what they need; mail that comes earlier waits for them, not for a port.
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
+            tasks.append(asyncio.create_task(alerts.run(self._stop), name="alerts"))
             scheduler.start()
             gate = smtp_in.Gate(settings.limits)
             for listener in settings.listeners:
@@ -144,7 +149,7 @@ class Daemon:
             if scheduler.running:
                 scheduler.shutdown(wait=False)
             for task in tasks:
-                if task.get_name() != "queue":
+                if task.get_name() not in ("queue", "alerts"):
                     task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with contextlib.suppress(Exception):
