@@ -29,11 +29,14 @@ from gateway.passwords import PasswordChecker
 from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
 from gateway.store import open_store
+from gateway.witness import Witnesses
 
 #: How long connections and deliveries under way may finish after SIGTERM (reliability.md R11: at most 25 s in all).
 DRAIN_SECONDS = 20.0
 #: reliability.md 2.4: sequence and sign within a second.
 CHECKPOINT_SECONDS = 1.0
+#: How often we look whether a witness is due.
+WITNESS_SECONDS = 5.0
 
 
 def notify(state: str) -> None:
@@ -187,6 +190,25 @@ class Daemon:
             except Exception:
                 self._log.exception("no checkpoint")
 
+        witnesses, failing = Witnesses(archive, self.settings), dict[str, str]()
+
+        def tell(name: str, error: str) -> None:
+            """Once when it begins and once when it is over, not with every try."""
+            if error and failing.get(name) != error:
+                self._log.warning("checkpoint not taken", witness=name, reason=error, help="congvan archive status")
+            elif not error and name in failing:
+                self._log.info("checkpoint taken again", witness=name)
+            if error:
+                failing[name] = error
+            else:
+                failing.pop(name, None)
+
+        async def witness() -> None:
+            try:
+                await witnesses.round(tell=tell)
+            except Exception:
+                self._log.exception("checkpoint not sent")
+
         async def verify() -> None:
             """A thousand messages a night from their bytes up, in a process of its own."""
             words = ("-m", "gateway.cli", "archive", "verify", "--sample", "1000", "--config", str(self._config))
@@ -197,6 +219,8 @@ class Daemon:
                 self._log.error("archive verify", exit_code=code, help="congvan archive verify")
 
         scheduler.add_job(checkpoint, "interval", seconds=CHECKPOINT_SECONDS, id="checkpoint")
+        if self.settings.witnesses or self.settings.timestamps:
+            scheduler.add_job(witness, "interval", seconds=WITNESS_SECONDS, id="witness")
         scheduler.add_job(self._renew_trust, "interval", minutes=10, id="trust")
         scheduler.add_job(verify, "cron", hour=2, minute=30, id="verify")
         return scheduler

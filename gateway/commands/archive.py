@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.archive import Archive, from_ms, stamp, to_ms
+from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.database import Database
 from gateway.errors import ConfigError, Failure, Problem
@@ -21,6 +22,7 @@ from gateway.hashtree import BadProof, Verifier
 from gateway.message import VIETNAM
 from gateway.search import Query
 from gateway.store import Damaged, open_store
+from gateway.witness import Witnesses
 
 app = typer.Typer(help="Kho lưu trữ / the archive", no_args_is_help=True)
 
@@ -65,6 +67,11 @@ def run(config: Path, work: Callable[[Archive], Coroutine[Any, Any, int]]) -> No
         typer.echo(f"congvan: {error}", err=True)
         code = EX_NO
     raise typer.Exit(code)
+
+
+def run_with_settings(config: Path, work: Callable[[Archive, Gateway], Coroutine[Any, Any, int]]) -> None:
+    """`run`, for work that needs the settings too."""
+    run(config, lambda archive: work(archive, read_settings(config)))
 
 
 def moment(text: str | None, end: bool = False) -> int | None:
@@ -320,17 +327,29 @@ def prove(
 
 
 @app.command()
-def checkpoint(as_json: Json = False, config: Config = Path("config")) -> None:
-    """Ký và in điểm kiểm tra để giữ ở nơi khác / sign and print the newest checkpoint, to be kept elsewhere."""
+def checkpoint(
+    send: Annotated[bool, typer.Option(help="Gửi cho các bên chứng kiến / send it to the witnesses")] = True,
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Ký, gửi bên chứng kiến và in điểm kiểm tra để giữ ở nơi khác / sign, have witnessed and print a checkpoint."""
 
-    async def work(archive: Archive) -> int:
+    async def work(archive: Archive, settings: Gateway) -> int:
         with contextlib.suppress(Failure):  # the running gateway may sign at the same moment: then its note is as good
             await archive.checkpoint()
         newest = await asyncio.to_thread(archive.log.newest)
         if newest is None:
             typer.echo("congvan: chưa có điểm kiểm tra / no checkpoint yet", err=True)
             return EX_TEMPFAIL
-        note = (archive.log.folder / "log" / "checkpoint").read_text()
+        if send:
+
+            def tell(name: str, error: str) -> None:
+                if error:
+                    typer.echo(f"congvan: {name}: {error}", err=True)
+
+            await Witnesses(archive, settings).round(now=True, tell=tell)
+        note = await asyncio.to_thread(archive.log.newest_note)
+        newest = archive.log.open(note)
         if as_json:
             dump(
                 {
@@ -339,13 +358,39 @@ def checkpoint(as_json: Json = False, config: Config = Path("config")) -> None:
                     "root": newest.root.hex(),
                     "note": note,
                     "key": str(archive.log.verifier()),
+                    **await Witnesses(archive, settings).status(),
                 }
             )
         else:
             typer.echo(note, nl=False)
         return 0
 
-    run(config, work)
+    run_with_settings(config, work)
+
+
+@app.command()
+def status(as_json: Json = False, config: Config = Path("config")) -> None:
+    """Kho đã ký, được chứng kiến và đóng dấu thời gian đến đâu: 0 tốt, 1 có bên không nhận / who holds what of it."""
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        found = await Witnesses(archive, settings).status()
+        failing = any(one["error"] for one in found["witnesses"])
+        if as_json:
+            dump(found)
+            return EX_NO if failing else 0
+        typer.echo(f"lá / leaves: {found['leaves']}")
+        titles = {"signed": "đã ký / signed", "cosigned": "được ký chứng kiến / cosigned"}
+        for name, title in {**titles, "stamped": "dấu thời gian / time stamp"}.items():
+            one = found[name]
+            typer.echo(f"{title}: {one['size']} {one['at']} {one.get('by', '')}" if one else f"{title}: –")
+        for one in found["witnesses"]:
+            typer.echo(
+                f"  {one['name']} ({one['kind']}): {one['size']} {one['at'] or '–'}, chậm/lag {one['lag_leaves']} lá, "
+                f"{one['lag_seconds']:.0f} s" + (f"; {one['error']}" if one["error"] else "")
+            )
+        return EX_NO if failing else 0
+
+    run_with_settings(config, work)
 
 
 def read_key(text: str) -> Verifier:
