@@ -816,7 +816,7 @@ def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDoc
         mark = f"recall|{key}|"
         query = (
             select(m.id, m.issuing_agency, m.sender)
-            .join(e, e.message == m.id)
+            .join(db.event, e.message == m.id)
             .where(e.key >= mark, e.key < f"recall|{key}}}")
             .order_by(m.id.desc())
             .limit(_MOST_KNOWN)
