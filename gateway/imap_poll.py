@@ -513,7 +513,10 @@ class Poller:
         history = one.uid < row["history"] or bool(one.internal_at and one.internal_at < row["first_at"])
         tls = link.session.tls if link.session is not None else ""
         at = self._moment(one.internal_at)
-        taken = await self._receiver.polled(Polled(body, account, role, at, box.server.settings.host, tls, history))
+        journal = box.settings.journal and role != "sent"
+        taken = await self._receiver.polled(
+            Polled(body, account, role, at, box.server.settings.host, tls, history, journal)
+        )
         act = None
         if taken.offends and (not history or self._settings.act_on_history):
             act = self._act_for(role, taken.secret)

@@ -155,7 +155,8 @@ class Received:
 @dataclass(frozen=True, slots=True)
 class Polled:
     """A message read from a mailbox. role: `inbox`, `sent` or `other`; at: the server's INTERNALDATE, or now when it
-    has none that can be true; history: it was there before the mailbox was first connected."""
+    has none that can be true; history: it was there before the mailbox was first connected; journal: the mailbox holds
+    journal reports."""
 
     body: Body
     account: str
@@ -164,6 +165,7 @@ class Polled:
     server: str
     tls: str = ""
     history: bool = False
+    journal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,8 +281,8 @@ class Pipeline:
         try:
             if polled.journal:
                 origin = Origin("journal", polled.server, tls=polled.tls, protocol="IMAP", trusted=True)
-                taken = await self._journaled(case, polled.body, polled.at, origin, polled.account, None, polled.history)
-                sha256 = polled.body.sha256
+                sha256, place = polled.body.sha256, polled.account
+                taken = await self._journaled(case, polled.body, polled.at, origin, place, None, polled.history)
                 digest = await self._archive.disguise(sha256) if taken.secret else sha256
                 return replace(taken, digest=digest, offends=taken.secret)
             return await self._walk_polled(case, polled)
@@ -312,8 +312,8 @@ class Pipeline:
     async def _journaled(
         self, case: str, outer: Body, at: dt.datetime, origin: Origin, place: str, sender: Sender | None, history: bool
     ) -> Taken:
-        """What a journal tells of: the message in a report, or the copy itself, judged and archived like one that lies in
-        a mailbox. A report that cannot be unwrapped is archived as it is, with its defect."""
+        """What a journal tells of: the message in a report, or the copy itself, judged and archived like one that lies
+        in a mailbox. A report that cannot be unwrapped is archived as it is, with its defect."""
         report = await asyncio.to_thread(lambda: journal.read(outer.read()))
         inner = await asyncio.to_thread(self._inner, report.inner) if report is not None and report.inner else outer
         try:
@@ -352,9 +352,7 @@ class Pipeline:
             writer.discard()
             raise
 
-    async def _seen(
-        self, received: Received, facts: Inspection, sighting: Sighting, side: str, history: bool
-    ) -> Taken:
+    async def _seen(self, received: Received, facts: Inspection, sighting: Sighting, side: str, history: bool) -> Taken:
         """Judge and archive what others have delivered. side: `in` or `out` when only that is proved, else both are
         counted; history: nobody is told of it."""
         rules, body, envelope, origin = self.rules, received.body, received.envelope, received.origin
@@ -531,8 +529,8 @@ class Pipeline:
         return tuple(notices)
 
     def _clerks(self, rules: Rules, received: Received, verdict: Verdict) -> list[Address]:
-        """The văn thư of each agency concerned: as the directory names it, else the agency's own mailbox, else the one of
-        the settings."""
+        """The văn thư of each agency concerned: as the directory names it, else the agency's own mailbox, else the one
+        of the settings."""
         directory, found = rules.directory, dict[str, Address]()
         agencies = {one.agency for one in verdict.recipients} if verdict.recipients else {verdict.agency}
         for identifier in sorted(agencies):
@@ -542,7 +540,8 @@ class Pipeline:
                 day = received.at.date()
                 boxes = (one for one in directory.mailboxes(agency.id) if one.kind == "AGENCY" and one.issued(day))
                 words += [one.address for one in boxes][:1]
-            address = next((one for word in (*words, self.settings.contacts.clerk_email) if (one := _address(word))), None)
+            words.append(self.settings.contacts.clerk_email)
+            address = next((one for word in words if (one := _address(word))), None)
             if address is not None:
                 found[address.key] = address
         return list(found.values())

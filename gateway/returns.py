@@ -80,7 +80,8 @@ VALUES = {
 }  # fmt: skip
 NAMES = (
     *(f"N{number:02}" for number in range(19)),
-    "head", "tail", "returned", "alert", "dsn-failed", "dsn-delayed", "dsn-delivered", "dsn-relayed",
+    "head", "tail", "returned", "alert", "clerk", "urgent", "warning",
+    "dsn-failed", "dsn-delayed", "dsn-delivered", "dsn-relayed",
 )  # fmt: skip
 
 _PACKAGED = Path(__file__).parent / "templates"
@@ -372,6 +373,87 @@ def secrecy_alert(received: Received, verdict: Judged, contacts: Contacts, hostn
         contacts=contacts, hostname=hostname, key=f"alert|{received.case}", text=text,
         page=_page(_paragraphs(block.body("vi")) + "<hr>" + _paragraphs(block.body("en"))), machine=machine,
     )  # fmt: skip
+
+
+def clerk_notice(
+    verdict: Verdict | Judged,
+    received: Received,
+    *,
+    clerk: str,
+    contacts: Contacts,
+    hostname: str,
+    inspection: Inspection,
+) -> bytes:
+    """To the văn thư of an agency: a message that others delivered breaks rules, and its sender cannot be written to
+    because nobody knows who it is. Every finding, with article and cure; of a secret nothing."""
+    secret = any(_secret(one) for one in verdict.findings)
+    values = {
+        "sender_display": "Văn thư",
+        "sender_address": clerk,
+        "address": str(received.envelope.sender),
+        "recipients": ", ".join(str(one.address) for one in received.envelope.recipients),
+        "case": received.case,
+        "received_at": _time(received.at),
+        "subject": "" if secret else _words(inspection.message.subject),
+        "agency_name": contacts.agency_name or hostname,
+        "clerk_phone": contacts.clerk_phone,
+        "clerk_email": contacts.clerk_email,
+        "mail_admin": contacts.mail_admin,
+    }
+    blocks = [_Block(_templates.get("clerk"), values)]
+    found = [] if secret else told(verdict)
+    blocks += [_Block(Template(), values, one) for one in found]
+    machine = {
+        "case": received.case,
+        "received_at": received.at.astimezone(VIETNAM).isoformat(timespec="seconds"),
+        "sender": str(received.envelope.sender),
+        "recipients": [str(one.address) for one in received.envelope.recipients],
+        "verdict": _verdict_text(verdict),
+        "findings": [
+            {
+                name: getattr(one, name)
+                for name in ("rule", "about", "where", "legal_basis", "vi", "en", "cure_vi", "cure_en")
+            }
+            for one in found
+        ],
+    }
+    text = _text(blocks, values)
+    return _mail(
+        to=clerk, subject=f"{blocks[0].subject('vi')} / {blocks[0].subject('en')}", at=received.at, contacts=contacts,
+        hostname=hostname, key=f"clerk|{received.case}|{clerk}", text=text, page=_html(blocks, values), machine=machine,
+    )  # fmt: skip
+
+
+def alert_mail(
+    name: str,
+    values: Mapping[str, str],
+    *,
+    to: str,
+    at: dt.datetime,
+    token: str,
+    contacts: Contacts,
+    hostname: str,
+    machine: Mapping[str, Any],
+) -> bytes:
+    """An alert as a letter (alerts.py). name: its template, `urgent` or `warning`. A reply names `alert_id(token, …)`."""
+    tidy = {key: value if key == "list" else _words(value) for key, value in values.items()}
+    block = _Block(_templates.get(name), tidy)
+    message = EmailMessage(policy=SMTP)
+    _head(message, to, f"{block.subject('vi')} / {block.subject('en')}", at, contacts, hostname, token, "auto-generated")
+    message.replace_header("Message-ID", alert_id(token, hostname))
+    message["Importance"] = "high"
+    message["Content-Language"] = "vi, en"
+    message.set_content(f"{block.body('vi')}\n\n{_RULE}\n\n{block.body('en')}\n", cte="base64")
+    page = _page(_paragraphs(block.body("vi")) + "<hr>" + _paragraphs(block.body("en")))
+    message.add_alternative(page, subtype="html", cte="base64")
+    data = json.dumps(machine, ensure_ascii=False, indent=1).encode()
+    message.add_attachment(data, maintype="application", subtype="json", filename="canh-bao.json")
+    return _stable(message, token)
+
+
+def alert_id(token: str, hostname: str) -> str:
+    """The Message-ID of an alert."""
+    return f"<alert.{token}@{hostname}>"
 
 
 _RULE = "-" * 60
