@@ -216,7 +216,8 @@ class Archive:
         self._indexing: asyncio.Task[None] | None = None
         self._salt = b""
         self._policies: set[str] = set()
-        #: What follows from a message in the same transaction: its entries in registers (`register.Follower`).
+        #: What follows from a message in the same transaction: its entries in registers (`register.Follower`). Called
+        #: with the counts of a message that was seen once more, else with none.
         self.follower: Callable[[Connection, str, Iterable[Count]], None] | None = None
 
     @property
@@ -392,7 +393,7 @@ class Archive:
             append_notice(connection, notice, notice_digest, now)
         for alert in case.alerts:
             append_alert(connection, alert, int(now * 1000))
-        self._follow_up(connection, row["id"], row["message_class"], case.counts)
+        self._follow_up(connection, row["id"], row["message_class"], ())
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
 
     def _follow_up(self, connection: Connection, case: str, message_class: str, counts: Iterable[Count]) -> None:

@@ -292,7 +292,7 @@ def read(directory: Directory, situation: Situation) -> Reading:
     attached = tuple(f for f in situation.inspection.files if f.depth == 0 and not _aside(f))
     main = _main_document(files)
     document = main.document if main is not None else None
-    subject = _PREFIX.sub("", facts.subject)
+    subject = bare_subject(facts.subject)
     subject_key, body_key = padded(subject), padded(facts.body_text[:4000])
     abstract_key = padded(document.abstract.value) if document and document.abstract else "  "
     signed = main is not None and any(s.state in GOOD and s.kind != "timestamp" for s in main.signatures)
@@ -385,6 +385,16 @@ def _date(value: str) -> dt.date | None:
         return dt.date.fromisoformat(value[:10])
     except ValueError:
         return None
+
+
+def main_file(inspection: Inspection) -> FileFacts | None:
+    """The file of a message that is its document, as `read` takes it."""
+    return _main_document(f for f in inspection.files if f.type not in _CONTAINERS and not _aside(f))
+
+
+def bare_subject(subject: str) -> str:
+    """Without `Re:`, `Fwd:` and the like."""
+    return _PREFIX.sub("", subject)
 
 
 def _main_document(files: Iterable[FileFacts]) -> FileFacts | None:

@@ -27,6 +27,7 @@ GROUPS = {
     "queue": "queue",
     "held": "held",
     "alerts": "alerts",
+    "register": "register",
     "stats": "stats",
     "imap": "imap",
     "directory": "directory",

@@ -29,6 +29,7 @@ from gateway.passwords import PasswordChecker
 from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
 from gateway.store import open_store
+from gateway.watch import Trouble, Watch
 from gateway.witness import Witnesses
 
 #: How long connections and deliveries under way may finish after SIGTERM (reliability.md R11: at most 25 s in all).
@@ -66,6 +67,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._trust = self._trust_state()
         self._listeners: list[Any] = []
+        self._watcher: Watch | None = None
         self.ports: dict[str, int] = {}
 
     async def run(self, ready: Callable[[Daemon], Awaitable[None]] | None = None) -> None:
@@ -118,6 +120,11 @@ class Daemon:
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
             tasks.append(asyncio.create_task(alerts.run(self._stop), name="alerts"))
+            if settings.alerts is not None and settings.alerts.admin is not None:
+                watch = self._watcher = Watch(
+                    settings, self._config, archive, alerts, hops_down=queue.down, log=self._log
+                )
+                tasks.append(asyncio.create_task(watch.run(self._stop), name="watch"))
             scheduler.start()
             gate = smtp_in.Gate(settings.limits)
             for listener in settings.listeners:
@@ -217,6 +224,9 @@ class Daemon:
             code = await process.wait()
             if code:
                 self._log.error("archive verify", exit_code=code, help="congvan archive verify")
+            if self._watcher is not None:
+                bad = Trouble("kiem chung kho luu tru thay sai lech", "congvan archive verify")
+                self._watcher.note("archive", bad if code == 1 else None)
 
         scheduler.add_job(checkpoint, "interval", seconds=CHECKPOINT_SECONDS, id="checkpoint")
         if self.settings.witnesses or self.settings.timestamps:

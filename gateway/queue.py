@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, exc
 
 from gateway import database as db
-from gateway import returns
+from gateway import register, returns
 from gateway.archive import Notice, append_leaf, append_notice, clean, from_ms, stamp
 from gateway.config import Gateway, NextHop
 from gateway.database import Database
@@ -212,6 +212,7 @@ class Queue:
         self._database = database
         self._store = store
         self._settings = settings
+        self._follower = register.Follower(settings.registers, log)
         self._clock = clock
         self._steady = steady or (_since_boot if clock is time.time else lambda: self._clock())
         self._ahead = clock() - self._steady()  # of the clock, when it was last looked at
@@ -688,6 +689,10 @@ class Queue:
         lane.pending.clear()
         return "down"
 
+    def down(self) -> dict[str, str]:
+        """The next hops that cannot be used, each with why: what they answered last."""
+        return {name: lane.down_reply for name, lane in self._lanes.items() if lane.downs}
+
     def _put_off(self, job: _Job, reply: str, attempted: bool) -> None:
         """The hop is known to be down: the schedule goes on as if it had been asked."""
         outcomes = [Outcome(row.address, "deferred", reply, "4.4.1", hop_down=True) for row in job.rows]
@@ -1010,6 +1015,7 @@ class Queue:
             ).rowcount
             if count:
                 _decide_row(connection, case, now, who, "release", reason)
+                self._follower(connection, case, ())
             return count
 
         count = await self._database.write(write)

@@ -198,6 +198,8 @@ contacts:
   agency_name: Ủy ban nhân dân tỉnh Demo
   clerk_email: vanthu@{samples.DOMAIN}
   notice_from: cong-thu@{samples.DOMAIN}
+registers:
+  default: {{incoming: allocate, outgoing: allocate}}
 """,
         encoding="utf-8",
     )

@@ -1,0 +1,971 @@
+"""Registers of incoming and outgoing documents, by agency and year (Decree 30/2020, Annexes IV and VI; seed 002, 8.2).
+
+An entry is a document that reached an agency (`in`) or was issued by it (`out`); however many messages and mailboxes
+brought it, it is one entry. Entries follow from the archive: `enter` derives those of a message from its rows and can
+be called again at any time with the same result, inside the commit of the message, when held mail is released, and by
+`rebuild` for an archive that had no registers. What people add (corrections, numbers, links, comparisons) is kept apart
+and never overwritten. Secrets have no row of `message`, so they cannot be here; drafts, comments and mail of citizens
+are not registered unless the settings say so (rules.md 1.11b).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from gateway import archive, classify, numbers
+from gateway import database as db
+from gateway.archive import Count, clean, from_ms, stamp
+from gateway.config import Registers
+from gateway.directory import name_key
+from gateway.inspection.document import KINDS
+from gateway.inspection.findings import Document, FileFacts, Inspection
+from gateway.numbers import ARRIVALS, Series
+from gateway.search import document_key
+from gateway.vietnamese import fold
+
+if TYPE_CHECKING:
+    from gateway.directory import Directory
+
+#: [value, source, confidence]. source: text, ocr, subject, file name, form (read from the document); header, envelope
+#: (of the mail); gateway (its clock, its numbers); directory; clerk (typed in or corrected by a person).
+Value = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of a register. annex: its column in Annex IV; form: its name in Annex VI; most: letters at most, there.
+    only: the direction that has it. edit: whether a person may correct it."""
+
+    name: str
+    vi: str
+    annex: str = ""
+    form: str = ""
+    most: int = 1000
+    only: str = ""  # in, out
+    edit: bool = True
+    date: bool = False
+
+
+COLUMNS = (
+    Column("arrival_date", "Ngày đến", "Ngày đến", "ArrivalDate", only="in", date=True),
+    Column("arrival_number", "Số đến", "Số đến", "ArrivalNumber", only="in", edit=False),
+    Column("incoming_document_no", "Số văn bản đến", only="in", most=64),
+    Column("issuing_agency", "Cơ quan ban hành", "Tác giả", "OrganName", 200),
+    Column("agency_level", "Cấp cơ quan", most=64),
+    Column("sent_from", "Nơi gửi", most=320, only="in"),
+    Column("document_code", "Số, ký hiệu", "Số, ký hiệu văn bản", most=64),
+    Column("code_number", "Số", form="CodeNumber", most=11, edit=False),
+    Column("code_notation", "Ký hiệu", form="CodeNotation", most=30, edit=False),
+    Column("issued_date", "Ngày, tháng văn bản", "Ngày tháng văn bản", "IssuedDate", date=True),
+    Column("document_kind", "Loại (viết tắt)", most=10),
+    Column("type_name", "Tên loại", "Tên loại và trích yếu", "TypeName", 100),
+    Column("abstract", "Trích yếu", "Tên loại và trích yếu", "Subject", 500),
+    Column("signed_date", "Ngày ký", date=True),
+    Column("signer_name", "Người ký", "Người ký", "SignerInfo.FullName", 50),
+    Column("signer_title", "Chức vụ người ký", form="SignerInfo.Position", most=100),
+    Column("recipients", "Nơi nhận", "Nơi nhận", "To.OrganName"),
+    Column("issue_place", "Địa danh", most=100),
+    Column("priority", "Mức độ khẩn", form="Priority", most=20),
+    Column("delivery_mode", "Hình thức gửi", most=40),
+    Column("page_amount", "Số trang", form="PageAmount", most=3),
+    Column("language", "Ngôn ngữ", form="Language", most=30),
+    Column("sent_date", "Ngày gửi", only="out", date=True),
+    Column("sent_to", "Địa chỉ nhận", only="out"),
+    Column("issued_amount", "Số lượng bản", "Số lượng bản", "IssuedAmount", 3, only="out"),
+    Column("copy_holder", "Đơn vị/người nhận bản lưu", "Đơn vị/người nhận bản lưu", most=200, only="out"),
+    Column("mailboxes", "Hộp thư nhận", only="in"),
+    Column("forwarded_to", "Đơn vị hoặc người nhận", "Đơn vị hoặc người nhận", "ToPlaces", only="in"),
+    Column("forwarded_on", "Ngày chuyển", "Ngày chuyển", date=True),
+    Column("signed_for", "Ký nhận", "Ký nhận", most=200),
+    Column("due_date", "Hạn trả lời", form="DueDate", date=True),
+    Column("file_code", "Mã hồ sơ", form="FileCode", most=64),
+    Column("ordinal", "STT trong hồ sơ", form="DocOrdinal", most=3),
+    Column("instruction", "Ý kiến chỉ đạo", form="TraceHeaderList"),
+    Column("description", "Ghi chú", "Ghi chú", "Description", 500),
+)
+BY_NAME = {one.name: one for one in COLUMNS}
+
+#: Decision 28/2018, as far as the register of an agency can say it (rules.md 2.3).
+STATUS = {
+    "01": "đã đến", "02": "từ chối tiếp nhận", "03": "đã tiếp nhận", "04": "phân công", "05": "đang xử lý",
+    "06": "hoàn thành", "13": "yêu cầu lấy lại", "15": "đồng ý lấy lại", "16": "từ chối lấy lại",
+}  # fmt: skip
+
+LINKS = {
+    "reply": "trả lời", "replace": "thay thế", "correct": "đính chính", "amend": "sửa đổi, bổ sung",
+    "recall": "thu hồi", "cite": "viện dẫn",
+}  # fmt: skip
+_BACK = {
+    "reply": "được trả lời bởi", "replace": "được thay thế bởi", "correct": "được đính chính bởi",
+    "amend": "được sửa đổi, bổ sung bởi", "recall": "bị thu hồi bởi", "cite": "được viện dẫn bởi",
+}  # fmt: skip
+
+FLAGS = {
+    "same_number": "trùng số, khác nội dung",
+    "recalled": "đã bị thu hồi",
+    "replaced": "đã được thay thế",
+    "forwarded": "chuyển tiếp văn bản của cơ quan khác",
+    "check": "có trường cần kiểm tra",
+    "not_ours": "số không do hệ thống cấp",
+}
+
+#: Classes without văn bản chính thức; the first three may be registered by a setting.
+_NEVER = frozenset({"DRAFT", "COMMENT", "CITIZEN_MAIL", "SYSTEM", "WORK_MAIL", ""})
+#: States of a recipient that nothing reached (yet).
+OUTSIDE = ("held", "returned", "refused")
+_PRIORITY = {"": "0", "khan": "1", "thuong_khan": "2", "hoa_toc": "3", "hoa_toc_hen_gio": "4"}
+PRIORITY_VI = {"0": "Thường", "1": "Khẩn", "2": "Thượng khẩn", "3": "Hỏa tốc", "4": "Hỏa tốc hẹn giờ"}
+_TYPE_NAMES = {short: name.capitalize() for name, short in reversed(KINDS.items())}
+#: Below this a person is asked to look at a field.
+SURE = 0.75
+
+
+class NoEntry(LookupError):
+    """There is no such entry; `args[0]` is what was asked for."""
+
+
+# ---------------------------------------------------------------------- from the archive
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A document of a message. identity: what makes two of them the same."""
+
+    identity: str
+    path: str
+    document: Document
+
+
+def enter(
+    connection: Connection, case: str, settings: Registers, agencies: Collection[str] = (), *, now: int = 0
+) -> list[str]:
+    """Bring the registers up to what the archive says about a message; the entries it is in. Safe to repeat.
+
+    agencies: further ones in whose mailboxes it was seen, besides those of its recipients. Only in `Database.write`.
+    """
+    entries = []
+    for place in placements(connection, case, settings, agencies):
+        source = {"entry": place.entry, "message": case, "path": place.path, "message_id": place.message_id}
+        new = _shell(connection, place.entry, place.agency, place.direction)
+        db.insert(connection, db.register_source, [source], ignore=True)
+        derive(connection, place.entry, place.agency, place.direction, settings)
+        if new:
+            _number(connection, place.entry, settings, now or int(time.time() * 1000))
+        entries.append(place.entry)
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A document of a message in a register. path: of the document among the message's files."""
+
+    entry: str
+    agency: str
+    direction: str
+    path: str
+    message_id: str
+
+
+def placements(
+    connection: Connection, case: str, settings: Registers, agencies: Collection[str] = ()
+) -> list[Placement]:
+    """The registers that a message belongs into, by the archive alone."""
+    m = db.message.c
+    columns = (m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.record, m.message_id)
+    row = connection.execute(select(*columns).where(m.id == case)).first()
+    if row is None or row.kind != "mail" or row.message_class in unregistered(settings):
+        return []
+    sides = _sides(connection, row, agencies)
+    if not sides:
+        return []
+    found = _documents(row.message_class, json.loads(row.record), settings)
+    return [
+        Placement(entry_id(agency, direction, one.identity), agency, direction, clean(one.path), row.message_id)
+        for direction, agency in sides
+        for one in found
+    ]
+
+
+class Follower:
+    """Makes the entries of a message in the transaction that archives it. Trouble with them never keeps a message out
+    of the archive: their rows are undone, it is told, and `rebuild` makes them later."""
+
+    def __init__(self, settings: Registers, log: Any) -> None:
+        self._settings, self._log = settings, log
+
+    def __call__(self, connection: Connection, case: str, counts: Iterable[Count]) -> None:
+        seen = {one.agency for one in counts if one.kind == "received" and one.direction == "in"}
+        try:
+            with connection.begin_nested():
+                enter(connection, case, self._settings, seen)
+        except (OperationalError, InterfaceError):
+            raise  # locked, full, broken: that concerns the message too
+        except Exception:
+            self._log.exception("no entry in the registers", case=case, help="congvan register rebuild")
+
+
+def unregistered(settings: Registers) -> frozenset[str]:
+    """Classes of messages that no register takes."""
+    return _NEVER - frozenset(settings.also)
+
+
+def entry_id(agency: str, direction: str, identity: str) -> str:
+    """Ten letters and digits that follow from the document alone, so that a register made anew has the same ones."""
+    digest = hashlib.sha256(f"{agency}\n{direction}\n{identity}".encode()).digest()
+    number = int.from_bytes(digest[:7], "big")
+    return "".join(_LETTERS[(number >> shift) & 31] for shift in range(45, -1, -5))
+
+
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def _sides(connection: Connection, row: Any, agencies: Collection[str]) -> list[tuple[str, str]]:
+    """(direction, agency) of the registers a message belongs into."""
+    r = db.recipient.c
+    reached = connection.execute(
+        select(r.agency).distinct().where(r.message == row.id, r.state.not_in(OUTSIDE)).order_by(r.agency)
+    ).scalars()
+    there = list(reached)
+    sides = []
+    polled = row.channel == "imap"  # a mailbox proves its own side only: sent mail that it was sent, not that it came
+    own = row.agency if row.direction in ("out", "internal") else ""
+    if own and there and (not polled or row.login):
+        sides.append(("out", own))
+    came = set(agencies) | (set() if polled and row.login else set(there))
+    # What an agency issued itself is not a document that came to it.
+    sides += [("in", one) for one in sorted(came - {"", own})]
+    return sides
+
+
+def _documents(message_class: str, record: Mapping[str, Any], settings: Registers) -> list[_Found]:
+    """The official documents of a message: its main one, and others of the same agency and day with numbers of their
+    own (a dossier's other files are what it is about, and have been registered before)."""
+    facts = Inspection.model_validate(record.get("inspection", {}))
+    main = classify.main_file(facts)
+    stated = record.get("verdict", {}).get("document")
+    if main is None:
+        if message_class != "OFFICIAL_DOC" or not stated:
+            return []
+        # Old records, and numbers that stand in the subject alone.
+        document = Document.model_validate(stated)
+        return [
+            _Found(f"{document_key(document.code.value) if document.code else ''}|{record_id(record)}", "", document)
+        ]
+    document = main.document or Document()
+    if message_class not in settings.also and not _official(message_class, main):
+        return []
+    found = [_Found(main.sha256, main.path, document)]
+    if message_class != "DOSSIER" and document.code and document.date and document.issuing_agency:
+        codes = {document_key(document.code.value)}
+        for one in facts.files:
+            other = one.document
+            if (
+                other is None or one.path == main.path or other.draft or other.components < 3
+                or other.code is None or other.date is None or other.issuing_agency is None
+                or other.date.value != document.date.value
+                or name_key(other.issuing_agency.value) != name_key(document.issuing_agency.value)
+                or document_key(other.code.value) in codes
+            ):  # fmt: skip
+                continue
+            codes.add(document_key(other.code.value))
+            found.append(_Found(one.sha256, one.path, other))
+    return found
+
+
+def record_id(record: Mapping[str, Any]) -> str:
+    """What a message without a document's file is known by: its Message-ID and sender."""
+    inspection, envelope = record.get("inspection", {}), record.get("envelope", {})
+    return f"{inspection.get('message', {}).get('message_id', '')}|{envelope.get('sender', '')}"
+
+
+def _official(message_class: str, main: FileFacts) -> bool:
+    """Number and form, or a number and a good signature, or the organisation's signature (`classify.read`)."""
+    document = main.document
+    good = [one for one in main.signatures if one.state in classify.GOOD and one.kind != "timestamp"]
+    if document is not None and document.draft and not good:
+        return False
+    code = document is not None and document.code is not None
+    return (
+        message_class == "OFFICIAL_DOC"
+        or (code and document is not None and document.components >= 3)
+        or any(one.kind == "organisation" for one in good)
+        or (code and bool(good))
+    )
+
+
+def _shell(connection: Connection, key: str, agency: str, direction: str) -> bool:
+    """A row for sources to name, filled in by `derive`. True when it is new."""
+    row = {"id": key, "agency": agency, "direction": direction, "year": 0, "origin": "mail", "day": "", "at": 0}
+    return db.insert(connection, db.register_entry, [{**row, "fields": "{}"}], ignore=True) > 0
+
+
+def derive(connection: Connection, key: str, agency: str, direction: str, settings: Registers) -> None:
+    """Make an entry of its sources, whatever order they came in."""
+    values = derived(connection, key, agency, direction, settings)
+    if values is None:
+        return
+    links, first = values.pop("links"), values.pop("first")
+    e = db.register_entry
+    columns = {
+        **values,
+        **search_columns(connection, key, direction, values["day"], json.loads(values["fields"]), settings),
+    }
+    connection.execute(e.update().where(e.c.id == key).values(**columns))
+    connection.execute(delete(db.register_link).where(db.register_link.c.entry == key))
+    db.insert(connection, db.register_link, links, ignore=True)
+    at = from_ms(values["at"])
+    event = {
+        "key": f"registered|{key}",
+        "at": values["at"],
+        "month": f"{at.year}-{at.month:02}",
+        "kind": "registered",
+        "agency": agency,
+        "direction": direction,
+        "message_class": values["message_class"],
+        "value": columns["series"] if direction == "out" else "",
+        "message": first,
+    }
+    db.insert(connection, db.event, [event], ignore=True)
+
+
+def derived(
+    connection: Connection, key: str, agency: str, direction: str, settings: Registers
+) -> dict[str, Any] | None:
+    """What the archive says about an entry: columns of `register_entry`, its `links`, its `first` case. None without
+    sources."""
+    s, m, r = db.register_source.c, db.message.c, db.recipient.c
+    rows = connection.execute(
+        select(m.id, m.received_at, m.record, m.header_from, m.sender, m.message_class, m.delivery_mode, s.path)
+        .join(db.message, m.id == s.message)
+        .where(s.entry == key)
+        .order_by(m.id)
+    ).all()
+    if not rows:
+        return None
+    first = rows[0]
+    at = min(row.received_at for row in rows)
+    question = select(r.address, r.agency).where(r.message.in_([row.id for row in rows]), r.state.not_in(OUTSIDE))
+    people = connection.execute(question.order_by(r.message, r.id)).all()
+    addresses = list(dict.fromkeys(one.address.lower() for one in people if direction == "out" or one.agency == agency))
+    record = json.loads(first.record)
+    facts = Inspection.model_validate(record.get("inspection", {}))
+    file = next((one for one in facts.files if one.path == first.path), None) if first.path else None
+    stated = record.get("verdict", {}).get("document")
+    document = (file.document if file else None) or (Document.model_validate(stated) if stated else Document())
+    fields = _fields(direction, document, file, first, record, at, addresses)
+    day = from_ms(at).date().isoformat()
+    year = from_ms(at).year
+    issued = fields.get("issued_date", [""])[0]
+    if direction == "out" and issued:
+        day = issued
+        # A document of December that was sent in January has a number of the old year.
+        year = int(issued[:4]) if year - 1 <= int(issued[:4]) <= year else year
+    texts = connection.execute(select(db.fulltext.c.texts).where(db.fulltext.c.message == first.id)).scalar()
+    return {
+        "year": year,
+        "day": day,
+        "at": at,
+        "message_class": first.message_class,
+        "sha256": file.sha256 if file else "",
+        "fields": json.dumps(fields, ensure_ascii=False, sort_keys=True),
+        "links": _links(key, document, facts, first.path, texts),
+        "first": first.id,
+    }
+
+
+def _fields(
+    direction: str,
+    document: Document,
+    file: FileFacts | None,
+    first: Any,
+    record: Mapping[str, Any],
+    at: int,
+    addresses: list[str],
+) -> dict[str, Value]:
+    fields: dict[str, Value] = {}
+
+    def put(name: str, value: str, source: str, confidence: float = 1.0) -> None:
+        value = clean(" ".join(value.split()))
+        if value:
+            fields[name] = [value[: BY_NAME[name].most], source, confidence]
+
+    def read(name: str, attribute: str) -> None:
+        found = getattr(document, attribute)
+        if found is not None:
+            put(name, found.value, found.source or "text", found.confidence)
+
+    for name, attribute in (
+        ("document_code", "code"), ("document_kind", "kind"), ("abstract", "abstract"), ("issued_date", "date"),
+        ("issue_place", "place"), ("issuing_agency", "issuing_agency"), ("signer_name", "signer"),
+        ("signer_title", "signer_title"),
+    ):  # fmt: skip
+        read(name, attribute)
+    message = record.get("inspection", {}).get("message", {})
+    if "abstract" not in fields and message.get("subject"):
+        put("abstract", classify.bare_subject(message["subject"]), "subject", 0.5)
+    signed = [one.signed_at for one in file.signatures if one.signed_at and one.kind != "timestamp"] if file else []
+    if signed:
+        put("signed_date", min(signed)[:10], "signature", 0.95)
+    elif document.date is not None:
+        put("signed_date", document.date.value, document.date.source or "text", document.date.confidence)
+    if document.recipients:
+        names = [f"{one.name} ({one.purpose})" if one.purpose else one.name for one in document.recipients]
+        put("recipients", "; ".join(names), "text", 0.9)
+    put("priority", _PRIORITY.get(record.get("verdict", {}).get("urgency", ""), "0"), "text", 0.9)
+    put("delivery_mode", first.delivery_mode, "gateway")
+    if file is not None and file.pages:
+        put("page_amount", str(min(file.pages, 999)), "text")
+    put("language", "Tiếng Việt", "gateway", 0.9)
+    date = from_ms(at).date().isoformat()
+    if direction == "in":
+        put("arrival_date", date, "gateway")
+        put("sent_from", first.header_from or first.sender, "header")
+        put("mailboxes", "; ".join(addresses), "envelope")
+    else:
+        put("sent_date", date, "gateway")
+        put("sent_to", "; ".join(addresses), "envelope")
+        put("issued_amount", str(min(len(addresses), 999)), "envelope", 0.9)
+        put("forwarded_on", date, "gateway")
+        kept = next((one.name for one in document.recipients if fold(one.name).startswith("luu")), "")
+        if kept:
+            put("copy_holder", re.sub(r"^\W*[Ll]ưu\W*", "", kept), "text", 0.8)
+    return fields
+
+
+# ---------------------------------------------------------------------- what documents say about each other
+
+#: What stands before the number of another document, folded; the nearest one counts. Per cent of confidence.
+_VERBS = (
+    ("replace", re.compile(r"thay the"), 90),
+    ("correct", re.compile(r"dinh chinh"), 90),
+    ("amend", re.compile(r"sua doi"), 85),
+    ("recall", re.compile(r"thu hoi"), 90),
+    ("reply", re.compile(r"tra loi|phuc dap|hoi am"), 90),
+    ("reply", re.compile(r"thuc hien (?:cong van|van ban|y kien)|theo (?:de nghi|yeu cau) (?:cua|tai)"), 60),
+)
+#: Letters before a number in which its verb may stand: `trả lời Công văn số`, with a date or an agency in between.
+_BEFORE = 90
+#: Letters of a text that are looked at; what a document is about stands at its beginning.
+_LOOKED_AT = 20_000
+
+
+def _links(key: str, document: Document, facts: Inspection, path: str, texts: bytes | None) -> list[dict[str, Any]]:
+    own = document_key(document.code.value) if document.code else ""
+    words = [document.abstract.value if document.abstract else "", facts.message.subject]
+    if texts:
+        known = json.loads(zlib.decompress(texts))
+        words += [known.get(path, "")[:_LOOKED_AT], known.get("", "")[:4000]]
+    text = "\n".join(" ".join(fold(one).split()) for one in words if one)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for code in document.cites:
+        target = document_key(code)
+        if target in ("", own):
+            continue
+        kind, sure = _verb(text, code)
+        if document.recall and kind == "cite":
+            kind, sure = "recall", 70
+        found[kind, target] = {"entry": key, "kind": kind, "target": target, "source": "text", "confidence": sure}
+    if answered := facts.message.in_reply_to.strip():
+        link = {"entry": key, "kind": "reply", "target": clean(answered), "source": "header", "confidence": 80}
+        found["reply", answered] = link
+    for one in facts.message.references[-10:]:
+        if one != answered:
+            link = {"entry": key, "kind": "cite", "target": clean(one), "source": "header", "confidence": 60}
+            found["cite", one] = link
+    return list(found.values())
+
+
+def _verb(text: str, code: str) -> tuple[str, int]:
+    number = r"\s*".join(re.escape(one) for one in re.split(r"\s+|(?<=[/-])|(?=[/-])", fold(code).lstrip("0")) if one)
+    best: tuple[int, str, int] | None = None
+    for place in re.finditer(rf"(?<![\w/.-])0*{number}(?![\w/])", text):
+        before = text[max(0, place.start() - _BEFORE) : place.start()]
+        before = re.split(r"[.;!?]\s", before)[-1]
+        for kind, pattern, sure in _VERBS:
+            for verb in pattern.finditer(before):
+                distance = len(before) - verb.end()
+                if best is None or distance < best[0]:
+                    best = (distance, kind, sure)
+    return (best[1], best[2]) if best else ("cite", 90)
+
+
+# ---------------------------------------------------------------------- the values that count
+
+
+def effective(fields: Mapping[str, Value], changes: Iterable[Any]) -> dict[str, Value]:
+    """Fields with the corrections of people; the newest one counts."""
+    result = dict(fields)
+    for change in changes:
+        if change.field in BY_NAME:
+            result[change.field] = [change.new, "clerk", 1.0]
+    code = result.get("document_code", [""])
+    number, notation = split_code(code[0])
+    for name, value in (("code_number", number), ("code_notation", notation)):
+        if value:
+            result[name] = [value, code[1], code[2]]
+    kind = result.get("document_kind", [""])
+    if kind[0] and "type_name" not in result:
+        result["type_name"] = [_TYPE_NAMES.get(kind[0], kind[0]), kind[1], kind[2]]
+    return result
+
+
+_CODE = re.compile(r"\s*(?P<number>\d{1,6}[A-Za-z]?)\s*(?P<bar>[/-])\s*(?P<rest>.+?)\s*")
+
+
+def split_code(code: str) -> tuple[str, str]:
+    """`15/TB-SNV` to `15` and `TB-SNV`; `57-NQ/TW` to `57` and `NQ/TW`; without a number, all is notation."""
+    match = _CODE.fullmatch(code)
+    return (match["number"], match["rest"]) if match else ("", code.strip())
+
+
+def series_of(kind: str, agency: str, settings: Registers) -> str:
+    """The series an agency's documents of this kind are numbered in."""
+    return settings.of(agency).series.get(kind or "CV", kind or "CV")
+
+
+def search_columns(
+    connection: Connection, key: str, direction: str, day: str, fields: Mapping[str, Value], settings: Registers
+) -> dict[str, Any]:
+    """Columns of `register_entry` for searching and numbering."""
+    values = {name: one[0] for name, one in effective(fields, changes_of(connection, [key]).get(key, ())).items()}
+    code, issued = values.get("document_code", ""), values.get("issued_date", "")
+    agency = connection.execute(select(db.register_entry.c.agency).where(db.register_entry.c.id == key)).scalar() or ""
+    digits = re.match(r"\d+", values.get("code_number", ""))
+    number = int(digits[0]) if digits and direction == "out" else None
+    searched = ("document_code", "abstract", "issuing_agency", "signer_name", "recipients", "sent_from", "file_code")
+    return {
+        "document_key": document_key(code),
+        "issuer_key": name_key(values.get("issuing_agency", "")),
+        "document_year": int((issued or day)[:4] or 0),
+        "series": series_of(values.get("document_kind", ""), agency, settings) if direction == "out" else "",
+        "number": number if number is None or number < 1 << 31 else None,
+        "words": fold(" ".join(values.get(name, "") for name in searched)),
+    }
+
+
+def changes_of(connection: Connection, entries: Iterable[str]) -> dict[str, list[Any]]:
+    """What people did to entries or numbers, oldest first."""
+    found: dict[str, list[Any]] = {}
+    wanted = list(entries)
+    c = db.register_change.c
+    for begin in range(0, len(wanted), 500):
+        question = select(db.register_change).where(c.about.in_(wanted[begin : begin + 500])).order_by(c.id)
+        for row in connection.execute(question):
+            found.setdefault(row.about, []).append(row)
+    return found
+
+
+def _number(connection: Connection, key: str, settings: Registers, now: int) -> None:
+    """An arrival number for a new entry, where the agency lets the gateway give them."""
+    row = connection.execute(select(db.register_entry).where(db.register_entry.c.id == key)).one()
+    if row.direction != "in" or settings.of(row.agency).incoming != "allocate":
+        return
+    if numbers.of_entries(connection, [key]):
+        return
+    number = numbers.take(connection, Series(row.agency, row.year, ARRIVALS), who="gateway", at=now, entry=key)
+    _note(connection, "allocate", row.agency, {"entry": key, "year": row.year, "series": ARRIVALS, "number": number})
+
+
+def _note(connection: Connection, act: str, agency: str, body: Mapping[str, Any], who: str = "gateway") -> None:
+    """The same in the tree, so that no hand can change it later. Values of fields go in as digests: a leaf stays for
+    ever and everybody who audits reads it."""
+    archive.leaf(connection, "register", {"act": act, "agency": agency, "who": who, **body})
+
+
+# ---------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which entries; empty means any. days: ISO 8601, both included. text: words, accents do not matter. flag: one of
+    `FLAGS`, `unnumbered` or `compared`."""
+
+    agency: str = ""
+    direction: str = ""
+    year: int = 0
+    since: str = ""
+    until: str = ""
+    kind: str = ""
+    code: str = ""
+    text: str = ""
+    number: int = 0
+    flag: str = ""
+    ids: tuple[str, ...] = ()
+
+
+def entries(
+    connection: Connection, query: Query, settings: Registers, directory: Directory | None = None
+) -> list[dict[str, Any]]:
+    """The entries of registers, each as JSON can hold it, in the order of a printed register: arrivals by number, then
+    those without one; outgoing ones by series and number. Numbers that were given or cancelled and have no document
+    stand in their place."""
+    e = db.register_entry.c
+    question = select(db.register_entry).where(e.year != 0)
+    for column, value in ((e.agency, query.agency), (e.direction, query.direction), (e.year, query.year)):
+        if value:
+            question = question.where(column == value)
+    if query.since:
+        question = question.where(e.day >= query.since)
+    if query.until:
+        question = question.where(e.day <= query.until)
+    if query.code:
+        question = question.where(e.document_key.startswith(document_key(query.code), autoescape=True))
+    for word in fold(query.text).split():
+        question = question.where(e.words.contains(word, autoescape=True))
+    if query.ids:
+        question = question.where(e.id.in_(query.ids))
+    rows = connection.execute(question).all()
+    found = _shown(connection, rows, settings, directory)
+    if not (query.code or query.text or query.ids or query.since or query.until):
+        found += _bare_numbers(connection, query, rows, settings)
+    if query.kind:
+        found = [one for one in found if one.get("document_kind", "") == query.kind or one["series"] == query.kind]
+    if query.number:
+        found = [one for one in found if one["number"] == query.number]
+    if query.flag == "unnumbered":
+        found = [one for one in found if one["number"] is None]
+    elif query.flag == "compared":
+        found = [one for one in found if one["compared"]]
+    elif query.flag:
+        found = [one for one in found if query.flag in one["flags"]]
+    return sorted(found, key=_order)
+
+
+def _order(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    number = one["number"] if one["number"] is not None else 1 << 40
+    if one["direction"] == "in":
+        return one["agency"], "in", one["year"], "", number, one["at"], one["id"]
+    return one["agency"], "out", one["year"], one["series"], number, one["day"], one["id"]
+
+
+def entry(connection: Connection, key: str, settings: Registers, directory: Directory | None = None) -> dict[str, Any]:
+    """One entry with its files, links to and from it, and everything people did to it. Raises NoEntry."""
+    rows = connection.execute(select(db.register_entry).where(db.register_entry.c.id == key)).all()
+    if not rows:
+        raise NoEntry(key)
+    (one,) = _shown(connection, rows, settings, directory)
+    one["links"] = links(connection, rows[0])
+    one["files"] = _files(connection, rows[0])
+    named = [key, *([one["number_about"]] if one["number_about"] else [])]
+    changes = sorted((c for many in changes_of(connection, named).values() for c in many), key=lambda c: c.id)
+    one["history"] = [
+        {
+            "at": stamp(from_ms(c.at)),
+            "who": c.who,
+            "field": c.field,
+            "old": c.old,
+            "new": c.new,
+            "reason": c.reason,
+        }
+        for c in changes
+    ]
+    return one
+
+
+def _shown(
+    connection: Connection, rows: list[Any], settings: Registers, directory: Directory | None
+) -> list[dict[str, Any]]:
+    keys = [row.id for row in rows]
+    changes = changes_of(connection, keys)
+    given = numbers.of_entries(connection, keys)
+    by_number = _by_number(connection, rows)
+    cases = _cases(connection, keys)
+    flagged = _flags(connection, rows)
+    result = []
+    for row in rows:
+        mine = changes.get(row.id, [])
+        number_row = given.get(row.id)
+        if row.direction == "out" and number_row is None:
+            number_row = by_number.get((row.agency, row.year, row.series, row.number))
+        fields = json.loads(row.fields)
+        if number_row is not None:  # what was said when the number was given fills what the document does not say
+            fields = {**json.loads(number_row.fields), **fields}
+        fields = effective(fields, mine)
+        number = number_row.number if number_row is not None else row.number if row.direction == "out" else None
+        if row.direction == "in" and number is not None:
+            who = number_row.who if number_row is not None else "gateway"
+            fields["arrival_number"] = [str(number), "gateway" if who == "gateway" else "clerk", 1.0]
+            fields.setdefault("incoming_document_no", [str(number), "gateway", 1.0])
+        if directory is not None:
+            _from_directory(fields, row, directory)
+        flags = list(flagged.get(row.id, ()))
+        if row.direction == "out" and row.origin == "mail":
+            ours = settings.of(row.agency).outgoing == "allocate"
+            if directory is not None and _forwarded(fields, row, directory):
+                flags.append("forwarded")
+            elif ours and row.number is not None and (number_row is None or number_row.state != "used"):
+                flags.append("not_ours")
+        needed = ("document_code", "abstract", "issued_date", "issuing_agency")
+        if row.origin == "mail" and any(name not in fields or fields[name][2] < SURE for name in needed):
+            flags.append("check")
+        compared = next((c.new for c in reversed(mine) if c.field == "compared"), "")
+        status = next((c.new for c in reversed(mine) if c.field == "status"), "")
+        result.append(
+            {
+                "id": row.id,
+                "agency": row.agency,
+                "direction": row.direction,
+                "year": row.year,
+                "origin": row.origin,
+                "number": number,
+                "series": row.series if row.direction == "out" else ARRIVALS,
+                "state": "registered",
+                "day": row.day,
+                "at": row.at,
+                "registered_at": stamp(from_ms(row.at)),
+                "message_class": row.message_class,
+                **{column.name: fields[column.name][0] if column.name in fields else "" for column in _of(row)},
+                "status": status or ("03" if number is not None else "01") if row.direction == "in" else status,
+                "flags": [name for name in FLAGS if name in flags],
+                "compared": compared,
+                "cases": cases.get(row.id, []),
+                "sha256": row.sha256,
+                "corrected": sorted({c.field for c in mine if c.field in BY_NAME}),
+                "number_about": (
+                    Series(row.agency, number_row.year, number_row.series).about(number_row.number)
+                    if number_row is not None
+                    else ""
+                ),
+                "fields": {
+                    name: {"value": one[0], "source": one[1], "confidence": one[2]} for name, one in fields.items()
+                },
+            }
+        )
+    return result
+
+
+def _of(row: Any) -> list[Column]:
+    return [one for one in COLUMNS if one.only in ("", row.direction)]
+
+
+def columns_of(direction: str) -> list[Column]:
+    """The fields of one register."""
+    return [one for one in COLUMNS if one.only in ("", direction)]
+
+
+def _from_directory(fields: dict[str, Value], row: Any, directory: Directory) -> None:
+    """Level and name of the issuing agency as of the day; the directory keeps its own past."""
+    day = from_ms(row.at).date()
+    issuer = None
+    if row.direction == "out":
+        issuer = directory.agency(row.agency, day)
+    if "issuing_agency" in fields:
+        issuer = directory.agency_named(fields["issuing_agency"][0], day) or issuer
+    elif row.direction == "in":
+        issuer = directory.agency_of(fields.get("sent_from", [""])[0], day)
+    if issuer is not None:
+        fields.setdefault("issuing_agency", [issuer.name, "directory", 0.8])
+        fields.setdefault("agency_level", [LEVELS.get(issuer.level, issuer.level), "directory", 1.0])
+
+
+def _forwarded(fields: Mapping[str, Value], row: Any, directory: Directory) -> bool:
+    """A document that another agency issued; its number is not one of this agency's."""
+    name = fields.get("issuing_agency", [""])[0]
+    issuer = directory.agency_named(name, from_ms(row.at).date()) if name else None
+    return issuer is not None and issuer.id != row.agency
+
+
+LEVELS = {
+    "central": "Trung ương", "ministry": "Bộ, ngành", "province": "Cấp tỉnh", "department": "Sở, ban, ngành",
+    "district": "Cấp huyện", "commune": "Cấp xã", "unit": "Đơn vị trực thuộc",
+}  # fmt: skip
+
+
+def _by_number(connection: Connection, rows: Iterable[Any]) -> dict[tuple[str, int, str, int], Any]:
+    """Numbers of the outgoing series of these entries."""
+    found = {}
+    wanted = {(row.agency, row.year, row.series) for row in rows if row.direction == "out" and row.number is not None}
+    for agency, year, series in wanted:
+        for one in numbers.numbers(connection, agency, year, series):
+            found[agency, year, series, one.number] = one
+    return found
+
+
+def _bare_numbers(
+    connection: Connection, query: Query, rows: Iterable[Any], settings: Registers
+) -> list[dict[str, Any]]:
+    """Numbers without an entry: given and not used yet, or cancelled."""
+    seen = {(row.agency, row.year, row.series, row.number) for row in rows if row.direction == "out"}
+    result = []
+    for row in numbers.numbers(connection, query.agency, query.year):
+        direction = "in" if row.series == ARRIVALS else "out"
+        if row.entry or row.state == "reserved" or query.direction not in ("", direction):
+            continue
+        if (row.agency, row.year, row.series, row.number) in seen and row.state != "cancelled":
+            continue
+        fields = effective({**json.loads(row.fields), "document_code": [row.code, "gateway", 1.0]}, ())
+        at = from_ms(row.at)
+        state = "cancelled" if row.state == "cancelled" else "allocated"
+        about = Series(row.agency, row.year, row.series).about(row.number)
+        result.append(
+            {
+                "id": about,
+                "agency": row.agency,
+                "direction": direction,
+                "year": row.year,
+                "origin": "number",
+                "number": row.number,
+                "series": row.series,
+                "state": state,
+                "day": at.date().isoformat(),
+                "at": row.at,
+                "registered_at": stamp(at),
+                "message_class": "",
+                **{one.name: fields[one.name][0] if one.name in fields else "" for one in columns_of(direction)},
+                "description": f"SỐ HỦY: {row.reason}".strip(": ") if state == "cancelled" else "đã cấp số, chưa gửi",
+                "status": "",
+                "flags": [],
+                "compared": "",
+                "cases": [],
+                "sha256": "",
+                "corrected": [],
+                "number_about": about,
+                "fields": {name: {"value": v[0], "source": v[1], "confidence": v[2]} for name, v in fields.items()},
+            }
+        )
+    return result
+
+
+def _cases(connection: Connection, keys: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    s = db.register_source.c
+    for begin in range(0, len(keys), 500):
+        question = select(s.entry, s.message).where(s.entry.in_(keys[begin : begin + 500])).order_by(s.message)
+        for row in connection.execute(question):
+            found.setdefault(row.entry, []).append(row.message)
+    return found
+
+
+def _files(connection: Connection, row: Any) -> list[dict[str, Any]]:
+    """Files of the first message; of a paper entry its scan."""
+    s, a = db.register_source.c, db.attachment.c
+    first = connection.execute(select(func.min(s.message)).where(s.entry == row.id)).scalar()
+    if first is None:
+        return [{"path": f"{row.sha256}", "sha256": row.sha256, "main": True}] if row.sha256 else []
+    files = connection.execute(
+        select(a.path, a.sha256, a.size, a.type).where(a.message == first).order_by(a.id)
+    ).mappings()
+    return [{**one, "main": one["sha256"] == row.sha256} for one in files]
+
+
+def _flags(connection: Connection, rows: list[Any]) -> dict[str, set[str]]:
+    """What the register says about entries by looking at others of the same agency."""
+    found: dict[str, set[str]] = {}
+    e = db.register_entry.c
+    for agency, mine in groupby(sorted(rows, key=lambda row: row.agency), key=lambda row: row.agency):
+        group = list(mine)
+        keyed = [row for row in group if row.document_key]
+        # All entries of the agency that share a number with one of these.
+        columns = (e.id, e.direction, e.document_key, e.issuer_key, e.document_year, e.sha256)
+        shared = (
+            select(e.document_key)
+            .where(e.agency == agency, e.document_key != "")
+            .group_by(e.document_key, e.direction)
+            .having(func.count() > 1)
+        )
+        others: dict[str, list[Any]] = {}
+        for one in connection.execute(select(*columns).where(e.agency == agency, e.document_key.in_(shared))):
+            others.setdefault(one.document_key, []).append(one)
+        for row in keyed:
+            for one in others.get(row.document_key, ()):
+                same = one.direction == row.direction and one.document_year == row.document_year
+                issuer = one.issuer_key == row.issuer_key or not (one.issuer_key and row.issuer_key)
+                if one.id != row.id and same and (issuer or row.direction == "out"):
+                    found.setdefault(row.id, set()).add("same_number")
+        taken = _taken_back(connection, agency)
+        for row in keyed:
+            for kind, issuer in taken.get(row.document_key, ()):
+                # Only the agency that issued a document, or one that names none, takes it back.
+                if not issuer or not row.issuer_key or issuer == row.issuer_key:
+                    found.setdefault(row.id, set()).add("recalled" if kind == "recall" else "replaced")
+    return found
+
+
+def _taken_back(connection: Connection, agency: str) -> dict[str, list[tuple[str, str]]]:
+    """Document keys that entries of an agency recall or replace: how, and who says so."""
+    e, link = db.register_entry.c, db.register_link.c
+    question = (
+        select(link.target, link.kind, e.issuer_key)
+        .join(db.register_entry, e.id == link.entry)
+        .where(e.agency == agency, link.kind.in_(("recall", "replace")))
+    )
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in connection.execute(question):
+        found.setdefault(row.target, []).append((row.kind, row.issuer_key))
+    return found
+
+
+def links(connection: Connection, row: Any) -> list[dict[str, Any]]:
+    """What an entry says about others, and what others of the agency say about it. `entries`: those meant, which may be
+    none yet, or several where a number is there twice."""
+    e, link, s = db.register_entry.c, db.register_link.c, db.register_source.c
+    result: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+    def put(kind: str, way: str, target: str, found: list[str], source: str, confidence: float) -> None:
+        old = result.get((kind, way, target))
+        if old is None or confidence > old["confidence"]:
+            words = LINKS[kind] if way == "to" else _BACK[kind]
+            result[kind, way, target] = {
+                "kind": kind, "way": way, "vi": words, "target": target, "entries": found, "source": source,
+                "confidence": confidence,
+            }  # fmt: skip
+
+    for one in connection.execute(select(db.register_link).where(link.entry == row.id).order_by(link.kind)):
+        meant = _meant(connection, row, one.target)
+        if one.source == "text" or meant:
+            put(one.kind, "to", one.target, meant, one.source, one.confidence / 100)
+    targets = [row.document_key] if row.document_key else []
+    targets += [one for one in connection.execute(select(s.message_id).where(s.entry == row.id)).scalars() if one]
+    back = (
+        select(link.kind, link.entry, link.source, link.confidence, link.target)
+        .join(db.register_entry, e.id == link.entry)
+        .where(link.target.in_(targets), e.agency == row.agency, e.id != row.id)
+        .order_by(link.entry)
+    )
+    for one in connection.execute(back):
+        if row.id in _meant(connection, _row(connection, one.entry), one.target):
+            put(one.kind, "from", one.entry, [one.entry], one.source, one.confidence / 100)
+    changes = select(db.register_change).where(db.register_change.c.field.in_(("link", "unlink")))
+    about = db.register_change.c
+    question = changes.where((about.about == row.id) | about.new.endswith(f":{row.id}")).order_by(about.id)
+    for one in connection.execute(question):
+        kind, _, target = one.new.partition(":")
+        way, other = ("to", target) if one.about == row.id else ("from", one.about)
+        if one.field == "unlink":
+            result.pop((kind, way, other), None)
+            for key in [key for key, value in result.items() if key[:2] == (kind, way) and other in value["entries"]]:
+                del result[key]
+        else:
+            found = [other] if _row(connection, other) is not None else _meant(connection, row, other)
+            put(kind, way, other, found, "clerk", 1.0)
+    return list(result.values())
+
+
+def _row(connection: Connection, key: str) -> Any:
+    return connection.execute(select(db.register_entry).where(db.register_entry.c.id == key)).first()
+
+
+def _meant(connection: Connection, row: Any, target: str) -> list[str]:
+    """Entries of the same agency that a number or a Message-ID means."""
+    e, s = db.register_entry.c, db.register_source.c
+    if target.startswith("<"):
+        question = (
+            select(s.entry)
+            .distinct()
+            .join(db.register_entry, e.id == s.entry)
+            .where(s.message_id == target, e.agency == row.agency, e.id != row.id)
+        )
+    else:
+        question = select(e.id).where(e.document_key == target, e.agency == row.agency, e.id != row.id)
+    return sorted(connection.execute(question).scalars())
