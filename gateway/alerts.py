@@ -699,16 +699,25 @@ class Alerts:
 
     # -------------------------------------------------------------------------------------------------------- trouble
 
-    async def begin(self, key: str, subject: str, text: str, detail: str = "", *, over: bool = False) -> None:
-        """Trouble for the administrator; over: it is a single event, such as a clock that was set. Raises Failure."""
+    async def begin(
+        self, key: str, subject: str, text: str, detail: str = "", *, over: bool = False, told: bool = False
+    ) -> None:
+        """Trouble for the administrator. over: it is a single event, such as a clock that was set; told: its beginning
+        was told past the database (`directly`). Raises Failure."""
         alert = self._trouble(key, subject, text, detail)
         if alert is None:
             return
         now = self._now()
 
         def write(connection: Connection) -> None:
-            if keeping.append_alert(connection, alert, now) and over:
+            if not keeping.append_alert(connection, alert, now):
+                return
+            number = select(db.alert.c.id).where(db.alert.c.key == alert.key).scalar_subquery()
+            if over:
                 connection.execute(update(db.alert).where(db.alert.c.key == alert.key).values(ended_at=now))
+            if told:
+                values = {"state": "sent", "settled_at": now, "result": "told past the database"}
+                connection.execute(update(db.alert_send).where(db.alert_send.c.alert == number).values(**values))
 
         await self._database.write(write)
         self.wake()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway import config, directory, policy, register, returns, smtp_in
+from gateway import __version__, clock, config, directory, policy, register, returns, smtp_in
 from gateway import log as logs
 from gateway.alerts import Alerts
 from gateway.archive import Archive
@@ -54,6 +55,22 @@ def notify(state: str) -> None:
 def read_rules(directory_path: Path) -> Rules:
     """Policy and directory. Raises ConfigError."""
     return Rules(policy.load(directory_path), directory.load(directory_path / "directory"))
+
+
+def boot(hostname: str, policy_digest: str) -> dict[str, Any]:
+    """The `boot` leaf: which program began to serve, under which policy, and what its clock is worth."""
+    code = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        code.update(path.relative_to(package).as_posix().encode() + b"\0")
+        code.update(hashlib.sha256(path.read_bytes()).digest())
+    return {
+        "version": __version__,
+        "code": code.hexdigest(),
+        "host": hostname,
+        "policy": policy_digest,
+        "clock": clock.state(),
+    }
 
 
 class Daemon:
@@ -116,6 +133,7 @@ class Daemon:
         tasks: list[asyncio.Task[Any]] = []
         try:
             await archive.start()
+            await archive.note("boot", boot(settings.hostname, self.rules.policy.digest))
             # Workers take a second to import what they need; mail that comes earlier waits for them, not for a port.
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
@@ -191,9 +209,21 @@ class Daemon:
             timezone=VIETNAM, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
 
+        in_step = clock.state()["synchronised"]
+        trouble = ""
+
         async def checkpoint() -> None:
+            nonlocal in_step, trouble
             try:
+                if (now := clock.state())["synchronised"] != in_step:
+                    await archive.note("clock", now)
+                    in_step = now["synchronised"]
                 await archive.checkpoint()
+                trouble = ""
+            except Failure as failure:
+                if failure.private != trouble:  # it is tried every second, and told once
+                    self._log.error("no checkpoint", reason=failure.private, help="congvan archive verify")
+                trouble = failure.private
             except Exception:
                 self._log.exception("no checkpoint")
 
