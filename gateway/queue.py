@@ -693,10 +693,6 @@ class Queue:
         """The next hops that cannot be used, each with why: what they answered last."""
         return {name: lane.down_reply for name, lane in self._lanes.items() if lane.downs}
 
-    def down(self) -> dict[str, str]:
-        """The next hops that cannot be used, each with why: what they answered last."""
-        return {name: lane.down_reply for name, lane in self._lanes.items() if lane.downs}
-
     def _put_off(self, job: _Job, reply: str, attempted: bool) -> None:
         """The hop is known to be down: the schedule goes on as if it had been asked."""
         outcomes = [Outcome(row.address, "deferred", reply, "4.4.1", hop_down=True) for row in job.rows]
