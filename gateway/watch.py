@@ -2,8 +2,8 @@
 
 Every few seconds `look` asks for each kind of trouble whether it is there. It must be there for a while before it is
 told (`PATIENCE`), and gone for a while before it is over (`CALM`); what comes and goes is told again after `AGAIN` at
-the earliest. What is told lies in `alert`, so a restart neither repeats nor forgets it. Trouble with the database itself
-is told past it, and remembered in a file of the data folder.
+the earliest. What is told lies in `alert`, so a restart neither repeats nor forgets it. Trouble with the database
+itself is told past it, and remembered in a file of the data folder.
 """
 
 from __future__ import annotations
