@@ -15,8 +15,16 @@ from gateway import directory, policy
 from gateway.archive import Archive, known_documents
 from gateway.classify import KnownDocument
 from gateway.errors import ConfigError
-from gateway.inspection.findings import Document, DocumentField, FileFacts, Inspection, Mailbox, MessageFacts
-from gateway.message import VIETNAM
+from gateway.inspection.findings import (
+    Document,
+    DocumentField,
+    FileFacts,
+    Inspection,
+    Mailbox,
+    MessageFacts,
+    SenderFacts,
+)
+from gateway.message import VIETNAM, Origin
 from tests import cases
 
 ISSUER = "UBND TỈNH"
@@ -34,8 +42,10 @@ def paper(content: str, code: str = "14/CT-UBND", kind: str = "pdf", cites: tupl
     )
 
 
-def put(archive: Archive, number: int, *files: FileFacts, recall: bool = False, state: str = "queued") -> str:
-    case = cases.case(number=number, files=files, code=files[0].document.code.value, state=state)
+def put(
+    archive: Archive, number: int, *files: FileFacts, recall: bool = False, state: str = "queued", **about: str
+) -> str:
+    case = cases.case(number=number, files=files, code=files[0].document.code.value, state=state, **about)
     document = case.verdict.document.model_copy(
         update={"recall": recall, "cites": files[0].document.cites if recall else ()}
     )
@@ -84,6 +94,27 @@ def test_a_recall_counts_from_then_on(archive: Archive) -> None:
     assert (unseen.recalled, unseen.content) == (True, "")
     put(archive, 3, paper("bản mới"))  # issued again after the recall
     assert [one.recalled for one in known(archive, paper("một"))] == [True, False]
+
+
+@pytest.mark.parametrize(("sender", "aligned", "counts"), [
+    ("van.thu@so-tttt.tinh.gov.vn", True, True),
+    ("khac@so-tttt.tinh.gov.vn", True, True),
+    ("van.thu@so-noi-vu.tinh.gov.vn", True, False),
+    ("van.thu@so-tttt.tinh.gov.vn", False, False),
+])  # fmt: skip
+def test_only_its_issuer_recalls_a_document(archive: Archive, sender: str, aligned: bool, counts: bool) -> None:
+    put(archive, 1, paper("một"), direction="in")
+    letter = paper("thu hồi", "20/TB-UBND", cites=("14/CT-UBND",))
+    case = cases.case(number=2, files=(letter,), code="20/TB-UBND", sender=sender, direction="in")
+    document = case.verdict.document.model_copy(update={"recall": True, "cites": letter.document.cites})
+    case = dataclasses.replace(
+        case,
+        verdict=dataclasses.replace(case.verdict, document=document),
+        received=dataclasses.replace(case.received, origin=Origin("relay", "192.0.2.1")),
+        inspection=case.inspection.model_copy(update={"sender": SenderFacts(aligned=aligned)}),
+    )
+    asyncio.run(archive.commit(case))
+    assert [one.recalled for one in known(archive, paper("một"))] == [counts]
 
 
 def test_both_reads_use_an_index(archive: Archive) -> None:
