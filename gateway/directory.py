@@ -216,6 +216,13 @@ class Publication(config.Settings):
     published_at: Moment
 
 
+class Holiday(config.Settings):
+    """A day on which nobody works, besides those in `policy.yaml`."""
+
+    day: dt.date
+    name: str = ""
+
+
 #: Letters of other scripts that look like the Latin letters of `gov.vn` and of Vietnamese province names.
 _LOOK_ALIKES = str.maketrans("аеорсухіјӏԁԛѕһвмнктɡοаѵυαρν", "aeopcyxijldqshbmhktgoavuapv")
 
@@ -249,6 +256,7 @@ class Directory:
     _exceptions: dict[str, tuple[FreeMailboxException, ...]] = field(default_factory=dict)
     _meetings: tuple[Meeting, ...] = ()
     _publications: dict[str, tuple[dt.datetime, ...]] = field(default_factory=dict)
+    holidays: frozenset[dt.date] = frozenset()
     _free: frozenset[str] = frozenset()
     _free_stems: frozenset[str] = frozenset()
     _official: frozenset[str] = frozenset()
@@ -433,8 +441,8 @@ _Placed = tuple[Any, str, int]  # value, file as shown, line
 def load(folder: Path) -> Directory:
     """Read the folder `directory/` of a configuration, and `lists/` beside it. Raises ConfigError with every problem.
 
-    `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`, `meetings*`, `publications*`; lists `free.txt` and
-    `official.txt`.
+    `agencies*.yaml|csv` (at least one), `mailboxes*`, `exceptions*`, `meetings*`, `publications*`, `holidays*`; lists
+    `free.txt` and `official.txt`.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing of this becomes garbage; walking half a million values again and again takes long
@@ -465,6 +473,7 @@ def _load(folder: Path) -> Directory:
             problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', one.agency, result._agencies)}"))
         times.setdefault(one.agency, []).append(one.published_at)
     result._publications = {key: tuple(sorted(many)) for key, many in times.items()}
+    result.holidays = frozenset(one.day for one, _, _ in _read(folder, "holidays", Holiday, problems))
     result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
     result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
     result._official = frozenset(lists["official"])

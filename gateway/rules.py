@@ -1981,7 +1981,7 @@ def same_day(c: Case) -> Answer:
         return [Hit(r.main.path, evidence=str(r.issued_on), text="future", facts=facts)]
     if r.issued_on == c.day:
         return []
-    soft = c.day <= next_working_day(r.issued_on, c.settings.holidays)
+    soft = c.day <= next_working_day(r.issued_on, {*c.settings.holidays, *c.directory.holidays})
     if soft and c.settings.dispatch == "next_working_day" and not r.urgency:
         return []
     if c.settings.dispatch == "next_working_day" and not r.urgency:

@@ -27,6 +27,7 @@ def models() -> dict[str, type[BaseModel]]:
         "exceptions": table("exceptions", directory.FreeMailboxException),
         "meetings": table("meetings", directory.Meeting),
         "publications": table("publications", directory.Publication),
+        "holidays": table("holidays", directory.Holiday),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway import directory as directories
-from gateway import numbers, register, registrar
+from gateway import numbers, register, registrar, tables
 from gateway.archive import Archive
 from gateway.commands.archive import EX_NO, Config, Json, dump, run
 from gateway.config import Gateway
@@ -401,3 +401,41 @@ def rebuild(
         return EX_NO if wrong else 0
 
     act(config, work)
+
+
+KINDS_OF_TABLES = ("paper-counts", *tables.TABLES)
+
+
+@app.command("import")
+def import_(
+    what: Annotated[str, typer.Argument(metavar="TABLE", help=", ".join(KINDS_OF_TABLES))],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Bỏ các dòng đã nhập trước / drop what was imported before")
+    ] = False,
+    who: Who = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Nhập số văn bản giấy, cuộc họp, lịch đăng, ngày nghỉ; sai một dòng thì không nhập gì / import tables from CSV."""
+    if what not in KINDS_OF_TABLES:
+        raise typer.BadParameter(f"{what!r}: {', '.join(KINDS_OF_TABLES)}")
+    places = directories.load(config / "directory")
+    if what == "paper-counts":
+        rows = tables.paper_rows(file, places)
+
+        async def work(archive: Archive, settings: Gateway) -> int:
+            fresh, same = await archive.database.write(lambda c: tables.store_paper(c, rows, _user(who)))
+            if as_json:
+                dump({"rows": len(rows), "stored": fresh, "unchanged": same})
+            else:
+                typer.echo(f"{len(rows)} dòng / rows: {fresh} ghi / stored, {same} không đổi / unchanged")
+            return 0
+
+        act(config, work)
+        return
+    number, target = tables.bring(file, tables.TABLES[what], config / "directory", places, replace=replace)
+    if as_json:
+        dump({"rows": number, "file": str(target)})
+    else:
+        typer.echo(f"{number} dòng / rows → {target}; nạp lại cổng để dùng / reload the gateway to use it (SIGHUP)")
