@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, and_, func, or_, select, update
 
 from gateway import archive as keeping
 from gateway import config, delivery, returns
@@ -595,7 +595,7 @@ class Alerts:
         row = job.first
         text = row.alert_text if row.what == "start" else trouble_text(self._owner, f"HET: {row.alert_text}")
         if len(job.rows) > 1:
-            newest = max(job.rows, key=lambda one: one.alert_at)
+            newest = max(job.rows, key=lambda one: (one.alert_at, one.alert))
             text = trouble_text(
                 self._owner, f"{len(job.rows)} viec, xem congvan alerts list. Moi nhat: {newest.alert_text}"
             )
@@ -813,8 +813,10 @@ def _last_hour(connection: Connection, now: int) -> dict[tuple[str, str, str], i
     """How many messages that were not pressing went to each person over each channel."""
     send = db.alert_send.c
     person = (send.channel, send.phone, send.email)
-    recent = (send.state == "sent", send.settled_at > now - 3_600_000, send.pressing == 0)
-    rows = connection.execute(select(*person, func.count()).where(*recent).group_by(*person))
+    recent = and_(send.state == "sent", send.settled_at > now - 3_600_000)
+    begun = and_(send.state == "waiting", send.lease_at > now)
+    question = select(*person, func.count()).where(send.pressing == 0, or_(recent, begun)).group_by(*person)
+    rows = connection.execute(question)
     return {(row[0], row[1], row[2]): row[3] for row in rows}
 
 
