@@ -184,6 +184,17 @@ class SenderCheck(Settings):
     arc_sealers: tuple[str, ...] = ()
 
 
+class Reports(Settings):
+    """What is published and told by the clock of Vietnam (reports.py)."""
+
+    folder: Path | None = None  # default: `reports` in `data`
+    publish_day: int = Field(5, ge=1, le=28)  # of the month after; registries need days to tell their paper counts
+    hour: int = Field(6, ge=0, le=23)  # of publications, the operator's mail and reminders
+    operator: str = ""  # who gets the daily mail; default: `contacts.mail_admin`
+    remind: bool = True  # whether agencies are reminded of missing paper counts, late and unread mail
+    unread_hours: int = Field(24, ge=1)  # mail unread for longer counts (MB-07)
+
+
 class Contacts(Settings):
     """Who is named in replies and notices."""
 
@@ -576,6 +587,7 @@ class Gateway(Settings):
     witnesses: tuple[Witness, ...] = ()
     timestamps: Timestamps | None = None
     alerts: Alerts | None = None
+    reports: Reports = Reports()
     notify_authenticated_senders: bool = True  # full notice by mail besides the SMTP reply
 
     @property
@@ -646,6 +658,7 @@ def read(directory: Path) -> Gateway:
             "witnesses": tuple(one.model_copy(update={"folder": absolute(one.folder)}) for one in settings.witnesses),
             "timestamps": settings.timestamps
             and settings.timestamps.model_copy(update={"ca": absolute(settings.timestamps.ca)}),
+            "reports": settings.reports.model_copy(update={"folder": absolute(settings.reports.folder)}),
             "alerts": settings.alerts and _alert_paths(settings.alerts, absolute),
             "next_hops": tuple(
                 hop.model_copy(update={"ca": absolute(hop.ca), "password_file": absolute(hop.password_file)})

@@ -347,6 +347,27 @@ def notice(
     )  # fmt: skip
 
 
+def letter(
+    *,
+    to: str,
+    subject: str,
+    vi: str,
+    en: str,
+    facts: Mapping[str, Any],
+    at: dt.datetime,
+    key: str,
+    contacts: Contacts,
+    hostname: str,
+) -> bytes:
+    """A letter of the gateway's own to its operator or an agency: two texts, and the facts as JSON beside them."""
+    text = f"{vi}\n\n{_RULE}\n\n{en}\n"
+    page = _page(_paragraphs(vi) + "<hr>" + _paragraphs(en))
+    return _mail(
+        to=to, subject=subject, at=at, contacts=contacts, hostname=hostname, key=key, text=text, page=page,
+        machine=facts,
+    )  # fmt: skip
+
+
 def secrecy_alert(received: Received, verdict: Judged, contacts: Contacts, hostname: str) -> bytes:
     """For the security officer: when, from whom, to whom, how large, by which rule. Nothing of the message itself."""
     rules = ", ".join(sorted({one.rule for one in verdict.findings if _secret(one)}))
