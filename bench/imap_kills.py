@@ -32,24 +32,10 @@ from typing import Any
 from imapclient import IMAPClient
 
 from tests import harness, peers
+from tests.facts import Facts
 
 PASSWORD = "mat-khau-dung"
 FLAGS = ([], [b"\\Seen"], [b"\\Flagged"], [b"\\Seen", b"\\Answered"], [b"viec-can-lam"])
-
-
-class Facts:
-    """Inspection without workers."""
-
-    async def message(self, body: Any) -> Any:
-        from gateway import mime
-        from gateway.inspection import secrecy
-        from gateway.inspection.findings import Inspection
-        from gateway.inspection.segments import Segment
-
-        message = mime.parse(body.read())
-        facts = message.facts()
-        found = secrecy.marks([Segment("nội dung thư", facts.body_text)])
-        return Inspection(message=facts, findings=tuple(found))
 
 
 async def child(config_path: Path) -> None:

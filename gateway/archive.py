@@ -8,6 +8,7 @@ hold content of a message, and of a secret not even its digest.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime as dt
 import hashlib
@@ -25,13 +26,23 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, exists, select, text
 
+from gateway import clock, durable, sightings
 from gateway import database as db
-from gateway import durable, sightings
 from gateway.classify import KnownDocument, name_key
 from gateway.config import Gateway
 from gateway.database import Database
 from gateway.errors import LOCAL_ERROR, Failure
-from gateway.hashtree import MAX_ENTRY, TILE_WIDTH, BadProof, Checkpoint, inclusion, leaf_hash, proof_text, split_note
+from gateway.hashtree import (
+    MAX_ENTRY,
+    TILE_WIDTH,
+    BadProof,
+    Checkpoint,
+    inclusion,
+    leaf_hash,
+    proof_text,
+    rotation,
+    split_note,
+)
 from gateway.hashtree import root as tree_root
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Received, new_case
@@ -228,7 +239,8 @@ class Archive:
     async def start(self) -> None:
         """Clear what a crash left half written, see that the log is whole, and start indexing. For the daemon alone."""
         await self._blocking(self.store.clear)
-        await self._blocking(self.log.signer)
+        with contextlib.suppress(BadProof):  # a lost key: every checkpoint says so, and mail goes on
+            await self._blocking(self.log.signer)
         self._fresh.set()
         self._indexing = asyncio.create_task(self._follow(), name="search-index")
 
@@ -387,8 +399,20 @@ class Archive:
             }
             for one in case.inspection.files
         ]
-        leaf = append_leaf(connection, now, message_entry(row, owed, files_in_entry, record["origin"]))
-        _count(connection, (*case.counts, *_recalls(case)), received.at, row["id"])
+        entry = message_entry(row, owed, files_in_entry, record["origin"])
+        # Three times, each named for what it is: `received` is our clock, which the kernel calls in step or not; the
+        # others are the word of the first server that took the message, and of its sender.
+        said = case.inspection.message
+        entry["times"] = {
+            "clock_synchronised": clock.state()["synchronised"],
+            "first_received": clean(said.first_received_at)[:100],
+            "date_field": clean(said.date)[:100],
+        }
+        leaf = append_leaf(connection, now, entry)
+        counts: Iterable[Count] = (*case.counts, *_recalls(case))
+        if sighting is None and case.core and (first := sightings.watched(connection, row["sha256"], case.core)):
+            counts = sightings.uncounted(connection, first, counts)
+        _count(connection, counts, received.at, row["id"])
         for notice, notice_digest in files.notices:
             append_notice(connection, notice, notice_digest, now)
         for alert in case.alerts:
@@ -628,6 +652,36 @@ class Archive:
                     raise Failure(LOCAL_ERROR.text, f"rewritten: leaf {row.idx} does not match its hash")
             await self._blocking(self.log.extend, start, [row.entry for row in rows])
             start = end
+
+    async def rotate_key(self, who: str, reason: str, *, lost: bool = False) -> tuple[str, str]:
+        """Replace the signing key by a new one; gives the old and the new public key. A `key` leaf tells of it, signed
+        with the old key unless that is lost; the next checkpoint has both signatures, later ones that of the new key.
+        After a crash it goes on where it was. Raises Failure."""
+        try:
+            old = await self._blocking(self.log.verifier)
+            fresh = await self._blocking(self.log.next_signer)
+            statement = rotation(str(old), str(fresh.verifier))
+            signature = None if lost else (await self._blocking(self.log.signer)).sign_bytes(statement)
+        except (BadProof, OSError) as error:
+            raise Failure(LOCAL_ERROR.text, f"key: {error}", retryable=False) from error
+        body: dict[str, Any] = {"old": str(old), "new": str(fresh.verifier), "who": who, "reason": reason}
+        if signature is not None:
+            body["signature"] = base64.b64encode(signature).decode()
+        if old != fresh.verifier:
+            await self.note("key", body)
+        for attempt in range(10):
+            try:
+                await self.checkpoint()
+                break
+            except Failure:  # the running gateway may have signed at this moment
+                if attempt == 9:
+                    raise
+        async with self._signing:
+            newest = await self._blocking(self.log.newest)
+            if newest is not None:  # the one with both signatures stays for good
+                await self._blocking(self.log.keep, newest.size, self.log.newest_note())
+            await self._blocking(self.log.replace_key)
+        return str(old), str(fresh.verifier)
 
     def _keep_newest(self) -> None:
         with contextlib.suppress(BadProof, OSError):

@@ -377,7 +377,9 @@ class Pipeline:
                     await self._refuse_secret(received, direction, facts, verdict)
             return Taken(buried or received.case, digest, secret=True, offends=True)
         counts = stats.counts(received, direction, verdict, facts, situation.history, rules.directory)
-        counts = tuple(one for one in counts if not side or one.direction == side)
+        # A journal names everybody; only agencies of the directory are counted, unless there is none.
+        known = side or any(one.agency for one in counts)
+        counts = tuple(one for one in counts if one.direction == side or (not side and (one.agency or not known)))
         sighting = replace(sighting, head=sighting.head or top)
         first = await self._delivered_by_us(_head(body), body)
         if first:

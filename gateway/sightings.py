@@ -48,6 +48,8 @@ _FIRST = (
     "SELECT id FROM message WHERE kind = 'mail' AND (sha256 IN ({0}, {0}) OR id IN"
     " (SELECT message FROM likeness WHERE core IN ({0}, {0}))) ORDER BY id LIMIT 1"
 )
+#: Of mail that was only watched: a message that comes by SMTP later is owed to somebody, and is a row of its own.
+_WATCHED = _FIRST.replace("kind = 'mail'", "kind = 'mail' AND channel IN ('imap', 'journal')")
 _EVENTS = "SELECT kind, agency, direction, rule FROM event WHERE message = {0}"
 _MARK = {"sqlite": "?", "postgresql": "%s"}
 
@@ -56,6 +58,13 @@ def first(connection: Connection, sha256: str, core: str) -> str:
     """The case of the first archived message of these bytes, whichever way it came, or of one that is alike below the
     fields on top (`likeness.core`); empty when there is none."""
     question = _FIRST.format(_MARK[connection.dialect.name])
+    row = connection.exec_driver_sql(question, (sha256, core, sha256, core)).first()
+    return row[0] if row else ""
+
+
+def watched(connection: Connection, sha256: str, core: str) -> str:
+    """`first` among the messages that were only read from a mailbox or told of by a journal."""
+    question = _WATCHED.format(_MARK[connection.dialect.name])
     row = connection.exec_driver_sql(question, (sha256, core, sha256, core)).first()
     return row[0] if row else ""
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select
 
 from gateway import database as db
 from gateway import imap_state as state
+from gateway import sightings as seen
 from gateway.archive import Archive, append_leaf, clean, from_ms, stamp
 from gateway.commands.archive import EX_NO, CaseId, Config, Json, run
 from gateway.commands.queue import no_such_case, user
@@ -177,8 +178,17 @@ def sightings(case: CaseId, as_json: Json = False, config: Config = Path("config
             .order_by(m.taken_at)
         )
         rows = await archive.database.read(lambda connection: connection.execute(question).mappings().all())
+        told = await archive.database.read(lambda connection: seen.of(connection, case))
+        for one in told:
+            if one.via in ("journal", "bcc"):
+                envelope = json.loads(one.envelope) if one.envelope else None
+                line = {"via": one.via, "mailbox": one.place, "taken": _time(one.at), "envelope": envelope}
+                typer.echo(
+                    json.dumps(line, ensure_ascii=False) if as_json else "  ".join(f"{v}" for v in line.values())
+                )
         for row in rows:
             shown = {
+                "via": "imap",
                 "mailbox": row["account"],
                 "folder": row["name"],
                 "uidvalidity": row["uidvalidity"],
@@ -188,7 +198,7 @@ def sightings(case: CaseId, as_json: Json = False, config: Config = Path("config
                 "gone": _time(row["gone_at"]),
             }
             typer.echo(json.dumps(shown, ensure_ascii=False) if as_json else "  ".join(f"{v}" for v in shown.values()))
-        return 0 if rows else no_such_case(case)
+        return 0 if rows or told else no_such_case(case)
 
     run(config, work)
 
