@@ -22,7 +22,7 @@ from gateway import log as logs
 from gateway.alerts import Alerts
 from gateway.archive import Archive
 from gateway.database import Database
-from gateway.errors import ConfigError, Problem
+from gateway.errors import ConfigError, Failure, Problem
 from gateway.imap_poll import Poller
 from gateway.inspection.run import Inspector
 from gateway.message import VIETNAM
@@ -37,6 +37,8 @@ from gateway.witness import Witnesses
 DRAIN_SECONDS = 20.0
 #: reliability.md 2.4: sequence and sign within a second.
 CHECKPOINT_SECONDS = 1.0
+#: How often it is asked whether a report is due: one indexed question.
+REPORT_SECONDS = 60.0
 #: How often we look whether a witness is due.
 WITNESS_SECONDS = 5.0
 
@@ -69,7 +71,7 @@ def boot(hostname: str, policy_digest: str) -> dict[str, Any]:
         "code": code.hexdigest(),
         "host": hostname,
         "policy": policy_digest,
-        "clock": clock.state(),
+        "clock_state": clock.state(),
     }
 
 
@@ -258,7 +260,26 @@ class Daemon:
                 bad = Trouble("kiem chung kho luu tru thay sai lech", "congvan archive verify")
                 self._watcher.note("archive", bad if code == 1 else None)
 
+        async def report() -> None:
+            """Publications, the operator's mail, reminders: in a process of its own, and only when one is due. What is
+            claimed there is done once, however many daemons there are (reports.py)."""
+            from gateway import reports
+
+            try:
+                now = dt.datetime.now(VIETNAM)
+                if not await archive.database.read(lambda connection: reports.due(connection, self.settings, now)):
+                    return
+            except Failure as failure:
+                self._log.error("no look at the reports", reason=failure.private)
+                return
+            words = ("-m", "gateway.cli", "report", "run", "--config", str(self._config))
+            process = await asyncio.create_subprocess_exec(sys.executable, *words)  # its log lines are ours
+            if code := await process.wait():
+                self._log.error("report run", exit_code=code, help="congvan report jobs")
+            self.queue.wake()
+
         scheduler.add_job(checkpoint, "interval", seconds=CHECKPOINT_SECONDS, id="checkpoint")
+        scheduler.add_job(report, "interval", seconds=REPORT_SECONDS, id="report")
         if self.settings.witnesses or self.settings.timestamps:
             scheduler.add_job(witness, "interval", seconds=WITNESS_SECONDS, id="witness")
         scheduler.add_job(self._renew_trust, "interval", minutes=10, id="trust")

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import mldsa
@@ -335,8 +336,39 @@ class Signer:
 
     def sign(self, body: str) -> str:
         """The signed note over `body`, which ends in a line break."""
-        signature = Ed25519PrivateKey.from_private_bytes(self.seed).sign(body.encode())
-        return f"{body}\n\u2014 {self.name} {_b64(self.verifier.key_id + signature)}\n"
+        return f"{body}\n\u2014 {self.name} {_b64(self.verifier.key_id + self.sign_bytes(body.encode()))}\n"
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(data)
+
+
+def rotation(old: str, new: str) -> bytes:
+    """What the old key of a log signs when a new one takes its place (`signature` of a `key` leaf)."""
+    return f"congvan rotate-key v1\n{old}\n{new}\n".encode()
+
+
+def successors(changes: Iterable[dict[str, Any]], known: Iterable[Verifier]) -> tuple[Verifier, ...]:
+    """All keys of a log that follow from `known`: a new one when the old one has signed the change, and old ones of
+    which a tree that `known` signed tells. changes: `key` leaves as they lie in the tree, oldest first."""
+    found = list(known)
+    changes = list(changes)
+    for one in changes:
+        try:
+            old, new = Verifier.parse(one["old"]), Verifier.parse(one["new"])
+            if old in found and new not in found:
+                signature = _unb64(one["signature"])
+                Ed25519PublicKey.from_public_bytes(old.public).verify(signature, rotation(one["old"], one["new"]))
+                found.append(new)
+        except (BadProof, InvalidSignature, KeyError, TypeError, ValueError):
+            continue
+    for one in reversed(changes):
+        try:
+            old, new = Verifier.parse(one["old"]), Verifier.parse(one["new"])
+        except (BadProof, KeyError, TypeError):
+            continue
+        if new in found and old not in found:
+            found.append(old)
+    return tuple(found)
 
 
 def split_note(note: str) -> tuple[str, list[str]]:

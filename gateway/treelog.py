@@ -55,11 +55,16 @@ class TreeLog:
         Raises BadProof for a key of another log, OSError."""
         path = self.folder / "keys" / "log.key"
         if not path.exists():
+            if path.with_name("log.vkey").exists():
+                raise BadProof("keys/log.key is lost; put it back, or `congvan archive rotate-key --lost`")
             durable.make_folder(path.parent, 0o700)
             fresh = Signer(self.origin, os.urandom(32))
-            durable.replace(path.with_name("log.vkey"), f"{fresh.verifier}\n".encode(), 0o644)
             durable.replace(path, f"{fresh}\n".encode(), 0o600)
-        return Signer.parse(path.read_text())
+            durable.replace(path.with_name("log.vkey"), f"{fresh.verifier}\n".encode(), 0o644)
+        signer = Signer.parse(path.read_text())
+        if not path.with_name("log.vkey").exists():  # stopped between the two
+            durable.replace(path.with_name("log.vkey"), f"{signer.verifier}\n".encode(), 0o644)
+        return signer
 
     def verifier(self) -> Verifier:
         """The public key, as it lies on disk. Raises BadProof, OSError."""
@@ -67,8 +72,9 @@ class TreeLog:
 
     def verifiers(self) -> tuple[Verifier, ...]:
         """The public key and those it replaced. Raises BadProof, OSError."""
-        older = sorted((self.folder / "keys").glob("log-*.vkey"))
-        return (self.verifier(), *(Verifier.parse(path.read_text()) for path in older))
+        older = [Verifier.parse(path.read_text()) for path in sorted((self.folder / "keys").glob("log-*.vkey"))]
+        coming = [self.next_signer().verifier] if (self.folder / "keys" / "log.next").exists() else []
+        return (self.verifier(), *older, *coming)
 
     def next_signer(self) -> Signer:
         """The key that will replace the present one; made at the first call and kept until `replace_key`."""
@@ -116,8 +122,11 @@ class TreeLog:
         """The signed note for this tree; `at` (RFC 3339) is signed with it. While the key is being replaced both sign,
         so that whoever knows only the old one can still read the checkpoint that holds the change."""
         body = Checkpoint(self.origin, size, tree_root, (f"time {at}",)).body()
+        changing = (self.folder / "keys" / "log.next").exists()
+        if changing and not (self.folder / "keys" / "log.key").exists():
+            return self.next_signer().sign(body)
         note = self.signer().sign(body)
-        if (self.folder / "keys" / "log.next").exists():
+        if changing:
             note += self.next_signer().sign(body).removeprefix(body + "\n")
         return note
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import getpass
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -391,6 +392,24 @@ def status(as_json: Json = False, config: Config = Path("config")) -> None:
         return EX_NO if failing else 0
 
     run_with_settings(config, work)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    reason: Annotated[str, typer.Option(help="Vì sao / why")],
+    lost: Annotated[bool, typer.Option("--lost", help="Khóa cũ đã mất / the old key is lost")] = False,
+    who: Annotated[str, typer.Option("--who", help="Người thực hiện / who does it")] = "",
+    config: Config = Path("config"),
+) -> None:
+    """Thay khóa ký của kho, in khóa công khai mới / replace the signing key and print the new public key."""
+
+    async def work(archive: Archive) -> int:
+        old, new = await archive.rotate_key(who or getpass.getuser(), reason, lost=lost)
+        typer.echo(f"khóa cũ / old: {old}", err=True)
+        typer.echo(new)
+        return 0
+
+    run(config, work)
 
 
 def read_key(text: str) -> Verifier:
