@@ -227,7 +227,9 @@ def entry(
         for signature in file.get("signatures", ()):
             signers.append(signature.get("signer", ""))
             issuers.append(signature.get("organisation", ""))
-        revisions += [Revision(one["sha256"], file["path"], one["length"]) for one in file.get("revisions", ())]
+        for one in file.get("signatures", ()):
+            if one.get("revision"):
+                revisions.append(Revision(one["revision"], file["path"], one["revision_length"]))
     people = [row["sender"], row["header_from"], row["login"]]
     people += [one.get("name", "") for name in ("from_", "sender") for one in facts.get(name, ())]
     to = list(recipients)

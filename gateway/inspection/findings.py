@@ -104,6 +104,10 @@ class Signature(Fact):
     notes: tuple[str, ...] = ()  # tolerated slips, each told
     reason: str = ""  # why this state, English
     reason_vi: str = ""
+    # the signed revision: the file's first `revision_length` bytes, up to the end of what is signed, and their SHA-256;
+    # only where those bytes are what was signed
+    revision: str = ""
+    revision_length: int = 0
 
 
 class Seal(Fact):

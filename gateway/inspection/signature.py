@@ -397,9 +397,22 @@ class _Check:
         self._prepared(cases)
         for case in cases:
             case.notes += self._tolerated()
-        return SignatureFacts(
-            tuple(_report(case) for case in cases), self.removed, tuple(self.findings), tuple(self._boxes())
-        )
+        signatures = self._with_revisions(cases, [_report(case) for case in cases])
+        return SignatureFacts(tuple(signatures), self.removed, tuple(self.findings), tuple(self._boxes()))
+
+    def _with_revisions(self, cases: list[_Case], reports: list[Signature]) -> list[Signature]:
+        """The digest of each signed revision, so that it is recognised in other files; the file is read once."""
+        view, engine, done = memoryview(self.document.data), hashlib.sha256(), 0
+        digests: dict[int, str] = {}
+        for end in sorted({case.end for case in cases if case.intact and case.end}):
+            engine.update(view[done:end])
+            digests[end], done = engine.copy().hexdigest(), end
+        return [
+            report.model_copy(update={"revision": digests[case.end], "revision_length": case.end})
+            if case.intact and case.end
+            else report
+            for case, report in zip(cases, reports, strict=True)
+        ]
 
     def _tolerated(self) -> Iterator[str]:
         for note in self.document.notes:
