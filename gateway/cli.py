@@ -29,10 +29,13 @@ GROUPS = {
     "alerts": "alerts",
     "register": "register",
     "stats": "stats",
+    "report": "report",
     "imap": "imap",
     "directory": "directory",
     "trust": "trust",
 }
+#: noun → a second module with commands of it
+MORE = {"archive": "keeping"}
 #: command at the top level → module
 TOP = {
     "check": "policy",
@@ -69,7 +72,10 @@ def build(wanted: str | None) -> typer.Typer:
 
     for noun, module in GROUPS.items():
         if wanted == noun or not known:
-            app.add_typer(importlib.import_module(f"gateway.commands.{module}").app, name=noun)
+            group = importlib.import_module(f"gateway.commands.{module}").app
+            app.add_typer(group, name=noun)
+            if noun in MORE:
+                group.add_typer(importlib.import_module(f"gateway.commands.{MORE[noun]}").app)
     mounted = set()
     for command, module in TOP.items():
         if (wanted == command or not known) and module not in mounted:

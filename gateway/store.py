@@ -78,7 +78,7 @@ class Store:
         self.root = root
         self.broken = ""
         self._kind = kind
-        self._keyring = keyring
+        self.keyring = keyring
         self._kinds = (kind, *(one for one in KINDS if one != kind))
         self._temporary = root / "tmp"
         self._shards = root / "sha256"
@@ -195,8 +195,8 @@ class Store:
             if digest.hexdigest() != sha256:
                 raise Failure(LOCAL_ERROR.text, f"store: bytes offered as {sha256} have digest {digest.hexdigest()}")
 
-        if self._keyring is not None and self._kind == ENCRYPTED:
-            return blobfile.encrypt(hashed(), sha256, self._keyring)
+        if self.keyring is not None and self._kind == ENCRYPTED:
+            return blobfile.encrypt(hashed(), sha256, self.keyring)
         return blobfile.compress(hashed()) if self._kind == GZIP else hashed()
 
     def exists(self, sha256: str) -> bool:
@@ -259,10 +259,10 @@ class Store:
         if kind == GZIP:
             return blobfile.decompress(pieces)
         if kind == ENCRYPTED:
-            if self._keyring is None:
+            if self.keyring is None:
                 reason = f"blob {sha256} is encrypted, and `store.encryption` names no key"
                 raise Failure(reason, reason, retryable=False)
-            return blobfile.decrypt(pieces, sha256, self._keyring)
+            return blobfile.decrypt(pieces, sha256, self.keyring)
         return pieces
 
     def read(self, sha256: str) -> bytes:
