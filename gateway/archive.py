@@ -332,6 +332,8 @@ class Archive:
     ) -> Receipt:
         """Runs in the writer's thread, inside the transaction."""
         _take_turns(connection)
+        if case.kind == "imported" and (first := _imported(connection, row["sha256"])):
+            return _receipt(connection, first)
         if sighting is not None:
             first = sightings.first(connection, row["sha256"], case.core)
             if first:
@@ -879,7 +881,7 @@ def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDoc
         if found := connection.execute(query).all():
             recalls[key] = list(found)
     rows = connection.execute(
-        select(m.id, m.document_key, m.issuing_agency, m.document_date, m.sender, a.sha256)
+        select(m.id, m.document_key, m.issuing_agency, m.document_date, m.sender, m.record, a.sha256)
         .join(db.attachment, a.message == m.id)
         .where(
             m.document_key.in_(keys),
@@ -894,12 +896,25 @@ def known_documents(connection: Connection, facts: Inspection) -> tuple[KnownDoc
     for row in rows:
         gone = any(one.id > row.id and _same_issuer(one, row) for one in recalls.get(row.document_key, ()))
         if row.id not in known or row.sha256 in mine:
-            known[row.id] = KnownDocument(row.id, row.issuing_agency, row.document_date, row.sha256, gone)
+            signed = () if row.sha256 in mine else _signed_revisions(row.record, row.sha256)
+            known[row.id] = KnownDocument(row.id, row.issuing_agency, row.document_date, row.sha256, gone, signed)
     seen = {row.document_key for row in rows}
     unseen = [
         KnownDocument(one[0].id, one[0].issuing_agency, "", "", True) for key, one in recalls.items() if key not in seen
     ]
     return tuple(sorted((*known.values(), *unseen), key=lambda one: one.case))
+
+
+def _signed_revisions(record: str, sha256: str) -> tuple[str, ...]:
+    """What was signed in an archived file, by the record of its message."""
+    files = json.loads(record).get("inspection", {}).get("files", [])
+    return tuple(
+        signature["revision"]
+        for one in files
+        if one.get("sha256") == sha256
+        for signature in one.get("signatures", [])
+        if signature.get("revision")
+    )
 
 
 def _same_issuer(recall: Any, document: Any) -> bool:
@@ -1004,7 +1019,7 @@ def _row(case: Case, record: dict[str, Any]) -> dict[str, Any]:
     envelope, origin = received.envelope, received.origin
     return {
         "id": received.case,
-        "kind": "mail",
+        "kind": case.kind,
         "about": None,
         "direction": case.direction,
         "channel": origin.channel,

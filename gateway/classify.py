@@ -50,13 +50,14 @@ FORMAL = frozenset(
 @dataclass(frozen=True, slots=True)
 class KnownDocument:
     """A document of the archive with the same number: `content` is the SHA-256 of a file of it, empty when the archive
-    knows only that it was recalled."""
+    knows only that it was recalled; `revisions` those of what was signed in it, one for each signature."""
 
     case: str
     issuer: str
     date: str
     content: str
     recalled: bool = False
+    revisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from gateway.classify import (
     GOOD,
     Delivery,
+    KnownDocument,
     MessageClass,
     Reading,
     Situation,
@@ -2083,10 +2084,17 @@ def number_twice(c: Case) -> Answer:
     for known in c.situation.history.documents:
         same_issuer = not known.issuer or not r.issuer_name or padded(known.issuer) == padded(r.issuer_name)
         same_year = not year or not known.date or known.date.startswith(year)
-        if same_issuer and same_year and known.content != r.main.sha256 and not known.recalled:
+        if same_issuer and same_year and not known.recalled and not _one_document(known, r.main):
             facts = {"code": r.document.code.value, "issuer": r.issuer_name or "cơ quan phát hành", "case": known.case}
             return [Hit(r.main.path, evidence=known.case, facts=facts)]
     return []
+
+
+def _one_document(known: KnownDocument, file: FileFacts) -> bool:
+    """The same bytes, or the same signed bytes with more signatures on one or both: what the next signer has added is
+    judged by the signature rules."""
+    mine = {file.sha256, *(one.revision for one in file.signatures if one.revision)}
+    return not mine.isdisjoint({known.content, *known.revisions})
 
 
 @rule(

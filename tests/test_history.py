@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from gateway import directory, policy
+from gateway import directory, policy, rules
 from gateway.archive import Archive, known_documents
 from gateway.classify import KnownDocument
 from gateway.errors import ConfigError
@@ -23,6 +23,8 @@ from gateway.inspection.findings import (
     Mailbox,
     MessageFacts,
     SenderFacts,
+    Signature,
+    SignatureState,
 )
 from gateway.message import VIETNAM, Origin
 from tests import cases
@@ -78,6 +80,26 @@ def test_the_same_file_and_its_editable_copy_are_no_other_content(archive: Archi
     put(archive, 1, paper("một"), paper("phụ lục", "2/PL"))
     assert [one.content for one in known(archive, paper("một"))] == [paper("một").sha256]
     assert known(archive, paper("bản sửa được", kind="docx")) == ()
+
+
+def test_one_more_signature_makes_no_other_document(archive: Archive) -> None:
+    def signed(content: str, *revisions: str) -> FileFacts:
+        state = SignatureState.VALID
+        return paper(content).model_copy(
+            update={"signatures": tuple(Signature(state=state, revision=one) for one in revisions)}
+        )
+
+    put(archive, 1, signed("hai chữ ký", "a" * 64, "b" * 64))
+    for again, same in (
+        (signed("ba chữ ký", "a" * 64, "b" * 64, "c" * 64), True),
+        (signed("một chữ ký", "a" * 64), True),
+        (signed("khác", "d" * 64), False),
+        (paper("không ký"), False),
+    ):
+        (found,) = known(archive, again)
+        assert rules._one_document(found, again) is same, again.signatures
+    (found,) = known(archive, signed("hai chữ ký", "a" * 64, "b" * 64))
+    assert rules._one_document(found, paper("hai chữ ký"))
 
 
 def test_what_was_returned_may_be_sent_again_mended(archive: Archive) -> None:
