@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: Characters of one SMS in the GSM 7-bit alphabet (3GPP TS 23.040, 9.2.3.16).
 SMS = 160
+#: Between the names of the agencies that sent and received, in the detail of an urgent document.
+_TO = " → "
 #: Levels that no hour and no number delays.
 PRESSING = ("hoa_toc", "hoa_toc_hen_gio")
 LEVELS = {
@@ -154,7 +156,7 @@ def _urgent(
         agency=agency.id,
         case=received.case,
         document=_plain(number, 60),
-        detail="" if not arrived else who,
+        detail=f"{who}{_TO}{agency.name}" if arrived else "",
     )
 
 
@@ -576,9 +578,9 @@ class Alerts:
         level = LEVELS.get(values["level"]) if values["kind"] == "urgent" and len(texts) == 1 else None
         common = {"case": values["case"], "received_at": f"{at.astimezone(VIETNAM):%H:%M %d/%m/%Y}"}
         if level is not None and values["detail"]:
-            issuer = values["detail"]
+            issuer, _, receiver = values["detail"].partition(_TO)
             more = {"reason": level[0], "reason_en": level[1], "issuing_agency": issuer}
-            more |= {"agency_name": values["agency_name"], "document_code": values["document"]}
+            more |= {"agency_name": receiver, "document_code": values["document"]}
             name = "urgent"
         else:
             lines = [f"- {text}" for text in texts] + [f"- {values['detail']}"] * bool(values["detail"])
@@ -614,7 +616,6 @@ class Alerts:
             "what": row.what,
             "detail": row.alert_detail,
             "token": row.token,
-            "agency_name": row.alert_agency,
         }
 
     def _settle(self, connection: Connection, job: _Job, told: Told) -> None:
@@ -764,7 +765,7 @@ class Alerts:
         for reach in alert.reaches:
             channel = self._alerts.channel(reach.channel)
             assert channel is not None
-            values = dict.fromkeys(("id", "case", "level", "agency", "document", "agency_name"), "")
+            values = dict.fromkeys(("id", "case", "level", "agency", "document"), "")
             values |= {"phone": reach.phone, "email": reach.email, "text": alert.text, "kind": "trouble"}
             values |= {"role": reach.role, "at": stamp(at), "what": "start", "detail": detail, "token": token}
             if channel.kind == "mail":

@@ -4,6 +4,7 @@ processes that die. And the words: what fits into one SMS whatever a message say
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +23,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import archive as keeping
-from gateway.alerts import Alerts, held_text, trouble_text, urgent_text
-from gateway.archive import Alert, Archive, Reach
+from gateway import config, directory
+from gateway.alerts import Alerts, held_text, of_message, trouble_text, urgent_text
+from gateway.archive import Alert, Archive, Owed, Reach
 from gateway.config import Gateway, international
 from gateway.database import Database, sqlite_url
-from gateway.inspection.findings import MessageFacts
+from gateway.directory import Directory
+from gateway.inspection.findings import Document, DocumentField, Finding, Inspection, Mailbox, MessageFacts
 from gateway.message import VIETNAM, new_case
+from gateway.policy import Disposition
 from gateway.store import Store
+from tests import cases
 from tests.receiver import Receiver
 
 NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=VIETNAM)
@@ -177,7 +183,99 @@ def test_telephone_numbers(written: str, digits: str) -> None:
     assert international(written) == digits
 
 
-# ---------------------------------------------------------------------------------------------------- the worker
+# ---------------------------------------------------------------------------------------------------- what is owed
+
+PEOPLE = """
+agencies:
+  - {id: so, name: Sở Nội vụ, level: department, domains: [so.gov.vn]}
+  - id: xa
+    name: Ủy ban nhân dân xã Mẫu
+    level: commune
+    domains: [xa.gov.vn]
+    leaders: [{phone: 0901 000 001}, {email: pct@xa.gov.vn}, {phone: 0901 000 001}]
+    delegate: {phone: 0903 000 003, email: vp@xa.gov.vn}
+  - {id: phuong, name: Phường, level: commune, domains: [phuong.gov.vn], clerk: {phone: 0904 000 004}}
+  - {id: khong, name: Không, level: commune, domains: [khong.gov.vn]}
+"""
+CHANNELS = {
+    "channels": [{"name": "sms", "kind": "sms", "url": "https://x.vn/"}, {"name": "thu", "kind": "mail"}],
+    "urgent": {"channels": ["sms", "thu"], "levels": ["hoa_toc", "khan"]},
+    "security": {"channels": ["sms"], "phone": "0909000009"},
+    "admin": {"channels": ["thu"], "email": "quan.tri@so.gov.vn"},
+}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Directory:
+    folder = tmp_path_factory.mktemp("people") / "directory"
+    folder.mkdir()
+    (folder / "agencies.yaml").write_text(PEOPLE)
+    return directory.load(folder)
+
+
+def owed(known: Directory, states: dict[str, str], **more: Any) -> tuple[Alert, ...]:
+    """The alerts of an urgent document of Sở Nội vụ; `states`: agency → what becomes of its copy."""
+    level, code = more.get("level", "hoa_toc"), more.get("code", "15/TB-SNV")
+    document = Document(code=DocumentField(value=code), date=DocumentField(value="2026-11-20")) if code else None
+    found = (Finding(kind="urgency", value=level, grade=more.get("grade", "strong")),)
+    facts = Inspection(message=MessageFacts(from_=(Mailbox(address="vt@so.gov.vn"),)), findings=found)
+    verdict = SimpleNamespace(
+        disposition=more.get("disposition", Disposition.DELIVER),
+        urgency=level,
+        annotations=(SimpleNamespace(rule=more.get("rule", "TM-04")),),
+        document=document,
+    )
+    case = dataclasses.replace(
+        cases.case(sender="vt@so.gov.vn"),
+        inspection=facts,
+        verdict=verdict,
+        owed=tuple(Owed(f"vt@{one}", "", "", one, "deliver", state, "hop") for one, state in states.items()),
+    )
+    return of_message(config.Alerts.model_validate(CHANNELS), known, case)
+
+
+def people(alert: Alert) -> list[tuple[str, str, str, float]]:
+    return [(one.role, one.channel, one.phone or one.email, one.delay) for one in alert.reaches]
+
+
+def test_leaders_then_the_delegate_and_somebody_always(known: Directory) -> None:
+    xa, phuong, khong = owed(known, {"xa": "queued", "phuong": "seen", "khong": "queued", "so": "queued"})
+    assert people(xa) == [
+        ("leader", "sms", "84901000001", 0), ("leader", "thu", "pct@xa.gov.vn", 0),
+        ("delegate", "sms", "84903000003", 600), ("delegate", "thu", "84903000003", 600),
+    ]  # fmt: skip
+    assert people(phuong) == [("clerk", "sms", "84904000004", 0)]
+    assert people(khong) == [("admin", "thu", "quan.tri@so.gov.vn", 0)]
+    assert all(one.pressing for one in xa.reaches)
+
+
+def test_a_document_that_is_held_is_told_without_its_number(known: Directory) -> None:
+    (alert,) = owed(known, {"xa": "held"})
+    assert alert.text.startswith("VB HOA TOC gui Uy ban nhan dan xa Mau luc ") and "tam giu" in alert.text
+    assert "15/TB-SNV" not in alert.text + alert.document + alert.detail
+    (later,) = owed(known, {"xa": "queued"})
+    assert later.key != alert.key  # when it arrives, it is told
+
+
+def test_what_is_not_told(known: Directory) -> None:
+    assert owed(known, {"xa": "returned"}) == owed(known, {"xa": "refused"}) == ()
+    assert owed(known, {"xa": "queued"}, rule="TM-05") == ()  # nobody proves the sender
+    assert owed(known, {"xa": "queued"}, level="thuong_khan") == ()  # not one of the levels
+    assert owed(known, {"xa": "queued"}, level="khan", grade="weak") == ()  # `CÔNG ĐIỆN KHẨN`, a title
+    (mild,) = owed(known, {"xa": "queued"}, level="khan")
+    assert not any(one.pressing for one in mild.reaches)
+    assert of_message(None, known, cases.case()) == ()
+
+
+def test_the_same_number_is_the_same_document_within_year_and_issuer(known: Directory) -> None:
+    def key(**more: Any) -> str:
+        return owed(known, {"xa": "queued"}, **more)[0].key
+
+    assert key() == key(code="15 / TB-SNV") == key(code="15/tb-snv")
+    assert key() != key(code="16/TB-SNV") and key() != key(code="")
+
+
+# ---------------------------------------------------------------------------------------------------------- the worker
 
 
 def test_retries_survive_a_kill_and_nothing_is_lost_or_told_twice_in_silence(

@@ -155,7 +155,7 @@ def test(
         for one in chosen:
             now = dt.datetime.now(VIETNAM)
             text = trouble_text(settings.hostname, f"tin thu kenh {one.name} luc {now:%H:%M %d/%m}")
-            values = dict.fromkeys(("case", "level", "agency", "document", "detail", "agency_name"), "")
+            values = dict.fromkeys(("case", "level", "agency", "document", "detail"), "")
             values |= {"phone": number, "email": address, "text": text, "id": "0", "kind": "test", "role": "admin"}
             values |= {"at": stamp(now), "what": "start", "token": os.urandom(16).hex()}
             if one.kind == "sms" and not number:
