@@ -384,6 +384,9 @@ def test_inspect_annotates(tmp_path: Path) -> None:
     assert run(str(tmp_path / "a.pdf"), "--annotate", str(tmp_path / "o.pdf")).returncode == 0
     assert (tmp_path / "o.pdf").read_bytes().startswith(b"%PDF-")
     assert run(str(tmp_path / "a.pdf"), "--annotate", str(tmp_path / "o.gif")).returncode == 2
+    (tmp_path / "b.txt").write_text("x")
+    done = run(str(tmp_path / "b.txt"), "--annotate", str(tmp_path / "p.png"))
+    assert done.returncode == 1 and "không có trang để vẽ" in done.stderr and not (tmp_path / "p.png").exists()
 
 
 def test_inspect_missing_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "scans
 import generate
 
 from gateway.inspection import frames
-from gateway.inspection.annotate import annotate
+from gateway.inspection.annotate import drawn
 from gateway.inspection.pages import open_pages
 from gateway.inspection.seal import SealFacts, SealState
 
@@ -117,13 +117,16 @@ def test_seals_and_stamps_are_no_frames(kind: str) -> None:
     assert marks(generate.scanned(sheet, truth, 120, "colour")) == []
 
 
-def test_frames_are_drawn(tmp_path: Path) -> None:
+def test_frames_are_drawn() -> None:
     facts = SealFacts(True, (), SealState.ABSENT, None, ())
     with open_pages(page("MẬT", width=20).pdf(), "pdf") as pages:
-        (out,) = annotate(pages, facts, tmp_path / "seen.png")
-    assert out.stat().st_size > 10_000
+        ((number, marked),) = drawn(pages, facts, "png")
+        plain = cv2.cvtColor(pages.image(1, 100), cv2.COLOR_RGB2BGR)
+    assert number == 1 and (cv2.imdecode(np.frombuffer(marked, np.uint8), 1) != plain).any(axis=2).sum() > 200
     with open_pages(page(None).pdf(), "pdf") as pages:
-        assert annotate(pages, facts, tmp_path / "nothing.png") == []
+        ((number, same),) = drawn(pages, facts, "png")
+        plain = cv2.cvtColor(pages.image(1, 100), cv2.COLOR_RGB2BGR)
+    assert number == 1 and (cv2.imdecode(np.frombuffer(same, np.uint8), 1) == plain).all(), "nothing seen: as it is"
 
 
 def frame(text: str, **more: object) -> frames.Frame:

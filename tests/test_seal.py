@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "scans
 import generate
 
 from gateway.inspection import seal
-from gateway.inspection.annotate import annotate
+from gateway.inspection.annotate import drawn
 from gateway.inspection.findings import SealState
 from gateway.inspection.pages import PageError, Pages, open_pages
 
@@ -208,18 +208,18 @@ def test_pages_that_cannot_be_shown() -> None:
     assert seal.look(recorder(2), wanted=()).state is SealState.NOT_CHECKED
 
 
-def test_boxes_are_drawn(tmp_path: Path) -> None:
+def test_boxes_are_drawn() -> None:
     scan = stamped(FIRST + 4)
     with open_pages(scan.pdf(), "pdf") as pages:
         facts = seal.look(pages)
         assert facts.seals
-        (png,) = annotate(pages, facts, tmp_path / "seen.png")
-        (pdf,) = annotate(pages, facts, tmp_path / "seen.pdf", signature_boxes=((1, (0.1, 0.1, 0.2, 0.2)),))
+        ((_, png),) = drawn(pages, facts, "png")
+        ((_, pdf),) = drawn(pages, facts, "pdf", signature_boxes=((1, (0.1, 0.1, 0.2, 0.2)),))
         plain = pages.image(1, 100)
-    drawn = cv2.cvtColor(cv2.imread(str(png)), cv2.COLOR_BGR2RGB)
-    assert drawn.shape == plain.shape
-    assert (drawn != plain).any(axis=2).sum() > 200
-    with open_pages(pdf.read_bytes(), "pdf") as again:
+    picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    assert picture.shape == plain.shape
+    assert (picture != plain).any(axis=2).sum() > 200
+    with open_pages(pdf, "pdf") as again:
         assert again.count == 1
         assert again.size_mm(1) == pytest.approx((210, 297), abs=1)
 

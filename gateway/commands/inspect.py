@@ -128,7 +128,7 @@ async def _all(
             code = code or int(bool(facts.failed))
             print(json.dumps(as_dict(str(path), facts), ensure_ascii=False) if as_json else as_text(str(path), facts))
             sys.stdout.flush()
-            if annotate is not None and not _annotate(data, facts, annotate):
+            if annotate is not None and not await _annotate(inspector, data, facts, annotate):
                 print(f"congvan: {path}: không có trang để vẽ / no pages to draw on", file=sys.stderr)
                 code = code or 1
     finally:
@@ -361,29 +361,19 @@ def as_text(name: str, facts: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _annotate(data: bytes, facts: Inspection, target: Path) -> bool:
-    """Draw what was seen on the pages; where nothing was, page 1 as it is. False when there are no pages to show."""
-    import cv2
-
-    from gateway.inspection import annotate, pages
-
+async def _annotate(inspector: Inspector, data: bytes, facts: Inspection, target: Path) -> bool:
+    """Draw what was seen on the pages; where nothing was, page 1 as it is. Further pages of a PNG stand beside it as
+    NAME-PAGE.png. False when there are no pages to show. The file is opened in a worker only."""
     file = facts.files[0]
-    try:
-        with pages.open_pages(data, file.type) as opened:
-            places = [
-                (int(found[1]), f"{finding.kind} {finding.value}")
-                for finding in facts.findings
-                if finding.about == file.path
-                and finding.kind in ("secrecy", "urgency", "circulation")
-                and (found := re.search(r"trang (\d+)", finding.where))
-            ]
-            if annotate.annotate(opened, file, target, marks=places):
-                return True
-            image = cv2.cvtColor(opened.image(1, annotate.DPI), cv2.COLOR_RGB2BGR)
-    except pages.PageError:
-        return False
-    if target.suffix.lower() == ".png":
-        target.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    else:
-        target.write_bytes(annotate.pdf_of([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)]))
-    return True
+    marks = [
+        (int(found[1]), f"{finding.kind} {finding.value}")
+        for finding in facts.findings
+        if finding.about == file.path
+        and finding.kind in ("secrecy", "urgency", "circulation")
+        and (found := re.search(r"trang (\d+)", finding.where))
+    ]
+    pictures = await inspector.draw(data, file, target.suffix.lower()[1:], marks)
+    for number, (page, picture) in enumerate(pictures):
+        path = target if not number else target.with_name(f"{target.stem}-{page}{target.suffix}")
+        path.write_bytes(picture)
+    return bool(pictures)

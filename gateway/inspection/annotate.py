@@ -1,12 +1,12 @@
 """Draw what was seen onto the pages: `congvan inspect --annotate OUT.png|OUT.pdf`.
 
-The output holds pictures of pages, never parts of the inspected file: a hostile PDF stays outside.
+The output holds pictures of pages, never parts of the inspected file: a hostile PDF stays outside. Drawing opens that
+file again, so it is done where it was read, in a confined worker (`worker.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -16,6 +16,8 @@ from gateway.inspection.frames import PAGES, frames_of, judge
 from gateway.inspection.pages import Image, PageError, Pages
 
 DPI = 100.0
+#: Pages drawn at most: 20 pages of 100 dpi are 4 MB of JPEG or 20 MB of PNG.
+MOST = 20
 _SEAL, _PASTED, _FRAME, _SIGNATURE = (0, 150, 0), (230, 120, 0), (170, 0, 170), (0, 80, 220)  # RGB
 _MARK = (200, 0, 0)
 
@@ -29,17 +31,17 @@ class HasSeals(Protocol):
     def seals(self) -> tuple[Seal, ...]: ...
 
 
-def annotate(
+def drawn(
     pages: Pages,
     facts: HasSeals,
-    out: Path,
+    kind: str,
     signature_boxes: Iterable[tuple[int, Box]] = (),
     marks: Iterable[tuple[int, str]] = (),
-) -> list[Path]:
-    """Write the pages on which something was seen, with boxes: seals green (pasted pictures orange), frames violet,
-    signature fields blue; marks (page, what) read in the text, of which only the page is known, stand at its top. A
-    `.pdf` holds all of them; a `.png` the first, others beside it as `NAME-PAGE.png`.
-    Returns the files written, none when nothing was seen."""
+) -> list[tuple[int, bytes]]:
+    """The pages on which something was seen, with boxes: seals green (pasted pictures orange), frames violet,
+    signature fields blue; marks (page, what) read in the text, of which only the page is known, stand at its top. Where
+    nothing was seen, page 1 as it is. kind `pdf`: one file with all of them (page 0); `png`: one file for each page.
+    Empty when no page can be shown."""
     boxes: dict[int, list[tuple[Box, tuple[int, int, int], str]]] = {}
     for page, box in signature_boxes:
         boxes.setdefault(page, []).append((box, _SIGNATURE, "chu ky so"))
@@ -56,23 +58,15 @@ def annotate(
                     boxes.setdefault(n, []).append((frame.box, _FRAME, f"{finding.kind} {finding.value}"))
         except PageError:
             continue
-    drawn: list[tuple[int, Image]] = []
-    for n in sorted(boxes):
+    images: list[tuple[int, Image]] = []
+    for n in sorted(page for page in boxes if 1 <= page <= pages.count)[:MOST] or [1]:
         try:
-            drawn.append((n, _drawn(pages.image(n, DPI), boxes[n])))
+            images.append((n, _drawn(pages.image(n, DPI), boxes.get(n, []))))
         except PageError:
             continue
-    if not drawn:
-        return []
-    if out.suffix.lower() == ".pdf":
-        out.write_bytes(pdf_of([image for _, image in drawn]))
-        return [out]
-    written = []
-    for n, image in drawn:
-        path = out if not written else out.with_name(f"{out.stem}-{n}{out.suffix or '.png'}")
-        path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
-        written.append(path)
-    return written
+    if kind == "pdf":
+        return [(0, pdf_of([image for _, image in images]))] if images else []
+    return [(n, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()) for n, image in images]
 
 
 def _drawn(page: Image, boxes: list[tuple[Box, tuple[int, int, int], str]]) -> Image:

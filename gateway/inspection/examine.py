@@ -111,6 +111,13 @@ def examine_file(data: bytes, name: str, settings: Settings, deadline: float | N
     return _Examiner(settings, deadline).single(data, name)
 
 
+def signature_boxes(data: bytes, settings: Settings) -> tuple[tuple[int, tuple[float, float, float, float]], ...]:
+    """Where the signatures of a PDF are shown: (page, box in page fractions)."""
+    from gateway.inspection import signature
+
+    return signature.check(data, _trust(settings), dt.datetime.now(dt.UTC)).boxes
+
+
 class _OutOfTime(BaseException):
     """Raised by the alarm into whatever runs. Not an Exception: readers that catch everything must not catch this."""
 

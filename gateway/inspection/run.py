@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.inspection.findings import CheckRun, Inspection, Status
+from gateway.inspection.findings import CheckRun, FileFacts, Inspection, Status
 from gateway.inspection.worker import HEADER
 from gateway.message import Body
 
@@ -177,12 +178,34 @@ class Inspector:
         """The facts about one file."""
         return await self._job({"what": "file", "name": name}, lambda: (data,))
 
+    async def draw(
+        self, data: bytes, facts: FileFacts, kind: str, marks: list[tuple[int, str]]
+    ) -> list[tuple[int, bytes]]:
+        """Pictures of the pages with what was seen on them (annotate.py), made where the file was read. kind: `pdf` or
+        `png`. Empty when the file has no pages that can be shown."""
+        what = facts.model_dump(mode="json", include={"name", "path", "sha256", "size", "type", "seals", "signatures"})
+        request = {"what": "draw", "facts": what, "kind": kind, "marks": marks}
+        answer = await self._asked(request, lambda: (data,))
+        if isinstance(answer, Inspection):
+            return []
+        return [(int(n), base64.b64decode(picture)) for n, picture in json.loads(answer)]
+
     def _keep(self, sha256: str, facts: Inspection) -> None:
         while len(self._remembered) >= self._remember:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[sha256] = facts
 
     async def _job(self, request: dict[str, Any], chunks: Callable[[], Iterable[bytes]]) -> Inspection:
+        answer = await self._asked(request, chunks, Inspection.model_validate_json)
+        return answer if isinstance(answer, Inspection) else _broken(Status.FAILED, "no facts")
+
+    async def _asked(
+        self,
+        request: dict[str, Any],
+        chunks: Callable[[], Iterable[bytes]],
+        read: Callable[[bytes], Inspection | bytes] = bytes,
+    ) -> Inspection | bytes:
+        """A worker's answer; facts that say what went wrong when none can give one. read: refuses nonsense."""
         reason = ""
         for _ in range(2):  # a worker may have died of an earlier file's leftovers: try once more in a fresh one
             worker = await self._free.get()
@@ -192,7 +215,7 @@ class Inspector:
                 async with asyncio.timeout(self._seconds + 2):
                     answer = await worker.ask({**request, "seconds": self._seconds}, chunks())
                 healthy = True
-                return Inspection.model_validate_json(answer)
+                return read(answer)
             except TimeoutError:
                 return _broken(Status.TIMED_OUT, f"no answer within {self._seconds:g} s")
             except (_WorkerDied, ValidationError) as error:

@@ -8,6 +8,7 @@ reads its first request: memory, CPU seconds per file, core dumps, new files, an
 from __future__ import annotations
 
 import array
+import base64
 import contextlib
 import json
 import mmap
@@ -19,7 +20,7 @@ import sys
 import time
 
 from gateway.inspection import confine
-from gateway.inspection.findings import CheckRun, Inspection, Status
+from gateway.inspection.findings import CheckRun, FileFacts, Inspection, Status
 
 #: length of the JSON that follows, network order
 HEADER = struct.Struct("!I")
@@ -65,6 +66,8 @@ def _answer(examine, settings, request: dict, descriptor: int) -> bytes:
     finally:
         os.close(descriptor)
     try:
+        if request["what"] == "draw":
+            return _drawn(examine, settings, bytes(data), request)
         if request["what"] == "message":
             facts = examine.examine_message(data, settings, deadline)
         else:
@@ -78,6 +81,20 @@ def _answer(examine, settings, request: dict, descriptor: int) -> bytes:
             with contextlib.suppress(BufferError):  # a check kept a view; the kernel frees it with the last one
                 data.close()
     return facts.model_dump_json(exclude_defaults=True).encode()
+
+
+def _drawn(examine, settings, data: bytes, request: dict) -> bytes:
+    """Pictures of the pages with what was seen, as JSON: [page, base64]; an empty list when none can be shown."""
+    from gateway.inspection import annotate, pages
+
+    file = FileFacts.model_validate(request["facts"])
+    try:
+        with pages.open_pages(data, file.type) as opened:
+            boxes = examine.signature_boxes(data, settings) if file.signatures else ()
+            found = annotate.drawn(opened, file, request["kind"], boxes, ((n, what) for n, what in request["marks"]))
+    except Exception:  # whatever the file does, there is no picture
+        found = []
+    return json.dumps([(n, base64.b64encode(picture).decode()) for n, picture in found]).encode()
 
 
 def _exactly(channel: socket.socket, size: int) -> bytes:
