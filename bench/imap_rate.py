@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -75,6 +76,19 @@ def rss(pid: int) -> int:
     return 0
 
 
+def cpu(pid: int) -> float:
+    """CPU seconds of a process and of the workers below it, in user and kernel."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(stat.parent.name) == pid or int(fields[1]) == pid:
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
 def count(data: Path) -> int:
     try:
         with sqlite3.connect(f"file:{data}/gateway.db?mode=ro", uri=True, timeout=20) as base:
@@ -88,6 +102,8 @@ def main() -> None:
     options.add_argument("--mailboxes", type=int, default=50)
     options.add_argument("--messages", type=int, default=2000)
     options.add_argument("--light", action="store_true")
+    options.add_argument("--limit", type=float, default=3600, help="seconds after which the import is broken off")
+    options.add_argument("--pulled", type=int, default=0, help="mailboxes that mbsync pulls; 0: all")
     options.add_argument("--latency", type=int, default=20, help="messages delivered one by one afterwards")
     arguments = options.parse_args()
     addresses = [f"hop-thu-{number}@{harness.OURS}" for number in range(arguments.mailboxes)]
@@ -97,7 +113,6 @@ def main() -> None:
         dovecot = peers.Dovecot(folder / "dovecot", PASSWORD)
         size = fill(dovecot.folder / "mail", addresses, arguments.messages)
         dovecot.start()
-        pulled = mbsync(folder, dovecot.port, addresses)
         (folder / "pass").write_text(PASSWORD)
         accounts = ", ".join(f"{{address: {one}, password_file: {folder}/pass}}" for one in addresses)
         config = harness.write_config(
@@ -118,19 +133,25 @@ def main() -> None:
             gateway.start(120)
             assert gateway.process is not None
             pid = gateway.process.pid
-        began, most = (time.monotonic(), 0)
+        began, most, used = time.monotonic(), 0, cpu(pid)
         while (done := count(folder / "data")) < total:
             most = max(most, rss(pid))
-            time.sleep(0.2)
-            if time.monotonic() - began > 3600:
+            time.sleep(0.5)
+            if time.monotonic() - began > arguments.limit:
                 break
-        seconds = time.monotonic() - began
-        delays = latency(dovecot.port, addresses[0], folder / "data", arguments.latency, total)
+        seconds, used = time.monotonic() - began, cpu(pid) - used
+        delays = [] if done < total else latency(dovecot.port, addresses[0], folder / "data", arguments.latency, total)
         if nursery is not None:
             nursery.kill(pid)
             nursery.close()
         else:
             gateway.stop()
+        # Afterwards, when Dovecot has its indexes: what is first pays for them.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        some = addresses[: arguments.pulled or None]
+        pulled = mbsync(folder, dovecot.port, some) * len(addresses) / len(some)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        mbsync_used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         dovecot.stop()
     print(
         json.dumps(
@@ -138,7 +159,9 @@ def main() -> None:
                 "measurement": "imap_rate", "light": arguments.light, "mailboxes": arguments.mailboxes,
                 "messages": total, "taken": done, "mailbox_bytes": size,
                 "mbsync_per_second": round(total / pulled, 1), "gateway_per_second": round(done / seconds, 1),
-                "times_slower": round(seconds / pulled, 2), "daemon_rss_mib": round(most / 1024),
+                "times_slower": round(seconds / pulled * total / max(done, 1), 2),
+                "mbsync_cpu_ms": round(1000 * mbsync_used / (len(some) * arguments.messages), 2),
+                "gateway_cpu_ms": round(1000 * used / max(done, 1), 2), "daemon_rss_mib": round(most / 1024),
                 "latency_ms_median": round(1000 * statistics.median(delays)) if delays else None,
                 "latency_ms_max": round(1000 * max(delays)) if delays else None,
                 "load": os.getloadavg()[0],

@@ -356,7 +356,8 @@ class Poller:
                     fetched = await fetching
                     if number + 1 < len(batches):
                         fetching = asyncio.create_task(self._fetch(box, link, row, batches[number + 1]))
-                    await asyncio.gather(*(self._one(box, link, row, one) for one in fetched))
+                    before = await self._before(box, row, fetched)
+                    await asyncio.gather(*(self._one(box, link, row, one, before) for one in fetched))
             finally:
                 if not fetching.done():
                     fetching.cancel()
@@ -479,7 +480,14 @@ class Poller:
 
     # ------------------------------------------------------------------ one message
 
-    async def _one(self, box: _Mailbox, link: _Link, row: dict[str, Any], fetched: _Fetched) -> None:
+    async def _before(self, box: _Mailbox, row: dict[str, Any], fetched: list[_Fetched]) -> dict[str, str]:
+        """What of these lay in this mailbox under another number: digest to case."""
+        account, digests = box.settings.address, [one.body.sha256 for one in fetched if one.body is not None]
+        return await self._database.read(lambda c: state.known(c, account, row["role"], digests))
+
+    async def _one(
+        self, box: _Mailbox, link: _Link, row: dict[str, Any], fetched: _Fetched, before: dict[str, str]
+    ) -> None:
         """Hand one message over, and write down what became of it. Never raises for what the message is."""
         uid, body = fetched.row.uid, fetched.body
         if body is None:
@@ -490,7 +498,7 @@ class Poller:
                 self._log.warning("gone before it was taken", mailbox=box.settings.address, folder=row["name"], uid=uid)
             return
         try:
-            await self._hand_over(box, link, row, fetched.row, body)
+            await self._hand_over(box, link, row, fetched.row, body, before.get(body.sha256, ""))
         except Failure as failure:
             await self._owe(box, row, fetched, failure.private or failure.public)
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -501,9 +509,10 @@ class Poller:
         finally:
             body.close()
 
-    async def _hand_over(self, box: _Mailbox, link: _Link, row: dict[str, Any], one: Any, body: Body) -> None:
+    async def _hand_over(
+        self, box: _Mailbox, link: _Link, row: dict[str, Any], one: Any, body: Body, case: str
+    ) -> None:
         account, role, sha256, size = box.settings.address, row["role"], body.sha256, body.size
-        case = await self._database.read(lambda c: state.known(c, account, role, sha256))
         if case:
             # Seen before in this mailbox under another number: nothing to judge, count or do.
             await self._database.write(
@@ -520,7 +529,7 @@ class Poller:
         act = None
         if taken.offends and (not history or self._settings.act_on_history):
             act = self._act_for(role, taken.secret)
-            if taken.secret and await self._database.read(lambda c: state.known(c, account, role, taken.digest)):
+            if taken.secret and await self._database.read(lambda c: state.known(c, account, role, (taken.digest,))):
                 act = None  # a person put it back
         if act is not None:
             act["internal_at"] = one.internal_at

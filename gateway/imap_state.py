@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from gateway import database as db
 from gateway.imap_session import Folder, Listed
@@ -158,16 +158,26 @@ def due(connection: Connection, row: dict[str, Any], now: int, limit: int) -> li
     return list(connection.execute(question.order_by(m.uid).limit(limit)))
 
 
-def known(connection: Connection, account: str, role: str, digest: str) -> str:
-    """The case of the same bytes in the same mailbox, on the same side; empty when there is none."""
+def known(connection: Connection, account: str, role: str, digests: Iterable[str]) -> dict[str, str]:
+    """Digest to case, of bytes that were taken before in the same mailbox, on the same side."""
     question = (
-        select(message.c.case_id)
+        select(message.c.digest, message.c.case_id)
         .join(folder, folder.c.id == message.c.folder)
-        .where(message.c.digest == digest, message.c.account == account, folder.c.role == role)
+        .where(message.c.digest.in_(set(digests)), message.c.account == account, folder.c.role == role)
         .where(message.c.case_id != "")
-        .limit(1)
     )
-    return connection.execute(question).scalar() or ""
+    return {row[0]: row[1] for row in connection.execute(question)}
+
+
+# Built once: building it takes SQLAlchemy longer than running it, and it runs for each message.
+_TAKE = (
+    update(message)
+    .where(message.c.folder == bindparam("of"), message.c.uid == bindparam("number"))
+    .values(
+        state=bindparam("state"), case_id=bindparam("case"), digest=bindparam("digest"), size=bindparam("size"),
+        taken_at=bindparam("at"), reason="",
+    )
+)  # fmt: skip
 
 
 def taken(
@@ -182,13 +192,9 @@ def taken(
     now: int,
 ) -> None:
     """The message is archived; what is to be done with it on the server becomes durable with the same commit."""
-    where = (message.c.folder == row["id"], message.c.uid == uid)
     state = "secret" if secret else "taken"
-    connection.execute(
-        update(message).where(*where).values(
-            state=state, case_id=case, digest=digest, size=size, taken_at=now, reason=""
-        )
-    )  # fmt: skip
+    values = {"of": row["id"], "number": uid, "state": state, "case": case, "digest": digest, "size": size, "at": now}
+    connection.execute(_TAKE, values)
     if act is not None:
         db.insert(
             connection,

@@ -28,17 +28,18 @@ from gateway import alerts as alerting
 from gateway import journal, likeness, returns, stats
 from gateway import log as logs
 from gateway import policy as judging
-from gateway.archive import Archive, Case, Notice, Owed, Tombstone
+from gateway.archive import Archive, Case, Count, Notice, Owed, Tombstone
 from gateway.config import Clamd, Gateway
 from gateway.directory import Directory
 from gateway.errors import LOCAL_ERROR, Failure, Reply
 from gateway.inspection import malware
-from gateway.inspection.findings import CheckRun, Finding, Inspection, MessageFacts, SenderFacts
+from gateway.inspection.findings import CheckRun, Finding, Inspection, MessageFacts, SenderFacts, Status
 from gateway.message import (
     VIETNAM,
     Address,
     Body,
     Envelope,
+    MemoryBody,
     NullSender,
     Origin,
     Polled,
@@ -224,6 +225,9 @@ class Pipeline:
     async def _facts(self, received: Received) -> Inspection:
         """What the message is, who it is from, and what the virus scanner says: asked at once, so that DNS does not
         wait for OCR."""
+        if self._clamd is None and (self._sender_check is None or received.origin.login or received.origin.trusted):
+            facts = await self._inspector.message(received.body)
+            return facts.model_copy(update={"sender": await self._sender(received)})
         facts, sender, (found, run) = await asyncio.gather(
             self._inspector.message(received.body), self._sender(received), self._scan(received)
         )
@@ -245,18 +249,8 @@ class Pipeline:
 
     async def _refuse_secret(self, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Reply:
         """A state secret is not spread: no byte of it is kept, only that it happened."""
-        finding = next(one for one in verdict.findings if one.disposition == Disposition.BLOCK_SECRET)
-        tombstone = Tombstone(
-            case=received.case,
-            at=received.at,
-            sender=str(received.envelope.sender),
-            recipients=tuple(str(one.address) for one in received.envelope.recipients),
-            peer=received.origin.client or received.origin.peer,
-            size=received.body.size,
-            level=verdict.secrecy_level,
-            rule=finding.rule,
-            sha256=received.body.sha256,
-            core=(await _core(received.body))[0],
+        tombstone = replace(
+            self._tombstone(received, verdict, (await _core(received.body))[0]),
             counts=stats.counts(received, direction, verdict),
             notices=self._alert(received, verdict) + self._notices(received, facts, verdict, refused=True),
             alerts=alerting.of_secret(self.settings.alerts, received),
@@ -266,6 +260,21 @@ class Pipeline:
         self._alert_now(tombstone.alerts)
         self._mail_log.write(received.case, "refused", sender=received.envelope.sender, reason="policy")
         return returns.reply(verdict, received.case)
+
+    def _tombstone(self, received: Received, verdict: Verdict, core: str) -> Tombstone:
+        finding = next(one for one in verdict.findings if one.disposition == Disposition.BLOCK_SECRET)
+        return Tombstone(
+            case=received.case,
+            at=received.at,
+            sender=str(received.envelope.sender),
+            recipients=tuple(str(one.address) for one in received.envelope.recipients),
+            peer=received.origin.client or received.origin.peer or received.origin.channel,
+            size=received.body.size,
+            level=verdict.secrecy_level,
+            rule=finding.rule,
+            sha256=received.body.sha256,
+            core=core,
+        )
 
     # ----------------------------------------------------------------- mailboxes
 
@@ -405,6 +414,52 @@ class Pipeline:
         self._alert_now(told)
         self._tell(whole)
         return Taken(receipt.case, body.sha256, offends=offends)
+
+    # ----------------------------------------------------------------- old mail
+
+    async def imported(self, data: bytes, form: str) -> tuple[str, str]:
+        """Old mail from a file: the same facts and the same judgement, as of its Date field; nobody is told, nothing
+        is owed, no figure and no register counts it. Safe to repeat.
+
+        Returns what became of it (`imported`, `known`, `secret`, or `undecided` when the inspection took too long to
+        know) and the case. Raises Failure."""
+        body = MemoryBody(data, hashlib.sha256(data).hexdigest())
+        # Files often have bare line feeds where the message had CRLF when it came by SMTP.
+        wire = body if b"\n" not in data.replace(b"\r\n", b"") else _with_crlf(data)
+        core, _ = await _core(wire)
+        known = await self._archive.first_case(wire.sha256, core) or await self._archive.imported_case(body.sha256)
+        if known:
+            return "known", known
+        digest, alike = await self._archive.disguise(wire.sha256), await self._archive.disguise(core)
+        if buried := await self._archive.buried(digest, alike):
+            return "secret", buried
+        now = dt.datetime.now(VIETNAM)
+        origin = Origin("import", "", protocol=form)
+        received = Received(new_case(), now, Envelope(NullSender(), ()), origin, body)
+        facts = await self._facts(received)
+        envelope = _envelope(_head(body), facts.message, None, True)
+        received = replace(received, envelope=envelope)
+        rules = self.rules
+        claimed = _claimed(facts.message.date, now)
+        ours = rules.directory.agency_of(envelope.sender.key, claimed) if envelope.sender.key else None
+        speaker = replace(origin, login=envelope.sender.key) if ours else origin
+        direction = judging.direction(rules.directory, speaker, envelope.sender, envelope.recipients, claimed)
+        situation = await self._situation(rules, replace(received, at=claimed), direction, facts)
+        verdict = judging.judge(rules.policy, rules.directory, situation)
+        if verdict.disposition == Disposition.BLOCK_SECRET:
+            await self._archive.bury(self._tombstone(replace(received, body=wire), verdict, core))
+            return "secret", received.case
+        if over_budget(facts):
+            return "undecided", ""
+        whole = self._case(rules, received, situation, verdict)
+        owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
+        event = Count(f"import|{body.sha256}", "imported", verdict.agency, direction, verdict.message_class, value=form)
+        whole = replace(
+            whole, kind="imported", owed=owed, trace=b"", counts=(event,), notices=(), alerts=(), answerable=False,
+            core="",
+        )  # fmt: skip
+        receipt = await self._archive.commit(whole)
+        return "known" if receipt.duplicate else "imported", receipt.case
 
     async def _delivered_by_us(self, head: bytes, body: Body) -> str:
         """The case of a message that we delivered ourselves: it names the case, and ends with the archived bytes below
@@ -625,6 +680,29 @@ def _head(body: Body) -> bytes:
     first = next(iter(body.chunks(_HEAD)), b"")
     end = re.search(rb"\r?\n\r?\n", first)
     return first[: end.start() + 1] if end else first
+
+
+#: Checks that must have answered before it is known that a message is no secret (rule SC-01).
+_SECRECY = ("mime", "containers", "text", "secrecy", "ocr", "frames", "inspection")
+
+
+def over_budget(facts: Inspection) -> bool:
+    """Did time run out before it was known whether this is a secret? What failed otherwise will not change."""
+    return any(run.check in _SECRECY and run.status is Status.TIMED_OUT for run in facts.runs)
+
+
+def _claimed(date: str, now: dt.datetime) -> dt.datetime:
+    """When the message says it was written; now, when it says nothing that can be true."""
+    try:
+        claimed = dt.datetime.fromisoformat(date)
+    except ValueError:
+        return now
+    return claimed.astimezone(VIETNAM) if claimed.tzinfo is not None and claimed < now and claimed.year > 1990 else now
+
+
+def _with_crlf(data: bytes) -> MemoryBody:
+    whole = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return MemoryBody(whole, hashlib.sha256(whole).hexdigest())
 
 
 async def _core(body: Body) -> tuple[str, bytes]:

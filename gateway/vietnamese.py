@@ -40,6 +40,8 @@ _MARKS = re.compile("[\u0300-\u036f]")
 
 def fold(text: str) -> str:
     """Lower case without accents, đ as d: for comparison and search. NFC text keeps its length, letter for letter."""
+    if text.isascii():
+        return text.lower()
     folded = text.translate(_FOLD)
     if folded.isascii():
         return folded
