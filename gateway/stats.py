@@ -718,7 +718,7 @@ class Row:
     """One line of a table. group: what it is the line of (`agency`, `level` …) to its value; `figures` by key;
     `returned_by` and `observed_by`: rule to number of messages; members: agencies that are in it; paper: direction to
     documents on paper only, None when an agency has not reported; reported: agencies with paper counts for every month
-    and both directions."""
+    and both directions; told: the shares over these alone, in lines of several agencies of which some have not."""
 
     period: str
     group: dict[str, str]
@@ -726,11 +726,13 @@ class Row:
     returned_by: dict[str, int] = field(default_factory=dict)
     observed_by: dict[str, int] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
+    told: dict[str, Share] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     reported: int = 0
     paper: dict[str, int | None] = field(default_factory=dict)
     parts: Counter[str] = field(default_factory=Counter)
     _distinct: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _of: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # parts by agency
 
     @property
     def agency(self) -> str:
@@ -740,12 +742,19 @@ class Row:
     def month(self) -> str:
         return self.period
 
+    @property
+    def silent(self) -> bool:
+        """Nothing happened and nothing was told."""
+        counted = (one.key for one in FIGURES)
+        return not any(self.figures[key] for key in counted) and not self.observed_by and not self.reported
+
     def add(self, cell: Cell, hits: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]) -> None:
         number = cell.number
         for key in hits[0]:
             self.figures[key] += number
         for key in hits[1]:
             self.parts[key] += number
+            self._of[cell.agency][key] += number
         for key in hits[2]:
             self._distinct[key].add(cell.value)
         if cell.kind == "finding":
@@ -973,6 +982,19 @@ class Book:
         )
         for ratio in RATIOS:
             row.shares[ratio.key] = self._share(row, ratio)
+        if whole and 0 < row.reported < len(members - {""}):
+            self._tell(row, members)
+
+    def _tell(self, row: Row, members: frozenset[str]) -> None:
+        """The shares of those who have told their paper counts."""
+        for key in ("e_any_ratio", "e_full_ratio"):
+            ratio, part, total = RATIO[key], 0, 0
+            for one in members - {""}:
+                on_paper = [self._paper_of_agency(one, way, "") for way in ratio.paper]
+                if all(number is not None for number in on_paper):
+                    part += sum(row._of[one][name] for name in ratio.part)
+                    total += sum(row._of[one][name] for name in ratio.whole) + sum(number or 0 for number in on_paper)
+            row.told[key] = Share(part, total, None if total else NO_DOCUMENTS)
 
     @cached_property
     def _boxes(self) -> Counter[str]:
@@ -1156,6 +1178,35 @@ def _median(pairs: list[tuple[str, float]], members: frozenset[str], digits: int
 
 
 # ---------------------------------------------------------------------- questions
+
+
+def told(row: Row, key: str) -> dict[str, Any]:
+    """A figure of a row with what it is: number, words, definition. Raises KeyError for a figure there is not."""
+    share = row.shares.get(key)
+    if key in RATIO:
+        vi, en = RATIO[key].vi, RATIO[key].en
+        share = share or Share(0, None, NO_PAPER)
+        number, shown = share.value, shown_share(share)
+    else:
+        vi, en = OTHERS[key][:2] if key in OTHERS else (BY_KEY[key].vi, BY_KEY[key].en)
+        number = row.figures.get(key)
+        shown = "không có số liệu / no data" if number is None else str(number)
+    return {
+        "figure": key,
+        "period": row.period,
+        "vi": vi,
+        "en": en,
+        "value": number,
+        "shown": shown,
+        "definition": definition(key),
+    }
+
+
+def shown_share(share: Share) -> str:
+    """`87.3 % (131 / 150)`, or why there is none, in both languages."""
+    if share.reason is not None:
+        return f"{NOT_REPORTED[0]}: {share.reason[0]} / {NOT_REPORTED[1]}: {share.reason[1]}"
+    return f"{share.percent} % ({share.part} / {share.whole})"
 
 
 def month_table(connection: Connection, month: str, agency: str | None = None) -> list[Row]:
