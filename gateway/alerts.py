@@ -333,7 +333,8 @@ class Alerts:
         self._mail_log = mail_log
         self._clock = clock
         self._wake = asyncio.Event()
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()  # channel → attempts under way
+        self._flying: set[int] = set()  # rows that they settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: dict[str, ssl.SSLContext | bool] = {}
 
@@ -396,9 +397,10 @@ class Alerts:
         """Claim what is due and may go out now, and set to work on it. Raises Failure."""
         now = self._now()
         rows = await self._database.read(lambda connection: _due(connection, now))
+        rows = [row for row in rows if row.id not in self._flying]  # a lease is no hold on a clock that jumps
         if not rows:
             return
-        jobs = self._jobs(rows, await self._database.read(lambda connection: _last_hour(connection, now)))
+        jobs = self._jobs(rows, now, await self._database.read(lambda connection: _last_hour(connection, now)))
         taken: Counter[str] = Counter(self._busy)
         chosen = []
         for job in jobs:
@@ -410,16 +412,17 @@ class Alerts:
         claimed = await self._database.write(lambda connection: self._claim(connection, chosen, now))
         for job in claimed:
             self._busy[job.first.channel] += 1
+            self._flying |= {row.id for row in job.rows}
             task = asyncio.create_task(self._work(job), name="alert")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _jobs(self, rows: Sequence[Any], last_hour: dict[tuple[str, str, str], int]) -> list[_Job]:
+    def _jobs(self, rows: Sequence[Any], now: int, last_hour: dict[tuple[str, str, str], int]) -> list[_Job]:
         """In the order in which they go out: pressing ones first and one by one; of the others none in quiet hours, no
         more than the limit, and many of them together."""
         assert self._alerts is not None
         jobs, others = [], {}
-        quiet = self._quiet()
+        quiet = self._quiet(now)
         for row in rows:
             if row.pressing:
                 jobs.append(_Job((row,), self._alerts.channel(row.channel)))
@@ -436,12 +439,12 @@ class Alerts:
                 jobs += [_Job((one,), channel) for one in mine]
         return jobs
 
-    def _quiet(self) -> bool:
+    def _quiet(self, at: int) -> bool:
         assert self._alerts is not None
         if not self._alerts.quiet:
             return False
         start, end = self._alerts.quiet.split("-")
-        now = f"{dt.datetime.fromtimestamp(self._clock(), VIETNAM):%H:%M}"
+        now = f"{from_ms(at):%H:%M}"
         return start <= now < end if start <= end else now >= start or now < end
 
     def _claim(self, connection: Connection, jobs: list[_Job], now: int) -> list[_Job]:
@@ -481,6 +484,7 @@ class Alerts:
             return  # its claim ends by itself, and it is tried again
         finally:
             self._busy[first.channel] -= 1
+            self._flying -= {row.id for row in job.rows}
             self._wake.set()
         level, event = ("info", "alert sent") if told.ok else ("warning", "alert not sent")
         ms = int((time.monotonic() - begun) * 1000)
