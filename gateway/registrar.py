@@ -230,6 +230,49 @@ def compared(connection: Connection, key: str, result: str, *, who: str, reason:
     _change(connection, key, "compared", old, result, who, said, row.agency)
 
 
+def compare_file(connection: Connection, key: str, sha256: str) -> str:
+    """Is a file the document of an entry, or another file of its messages? match or differ. Raises NoEntry."""
+    row = _entry(connection, key)
+    s, a = db.register_source.c, db.attachment.c
+    question = select(a.sha256).join(db.register_source, s.message == a.message).where(s.entry == key)
+    known = set(connection.execute(question).scalars()) | {row.sha256}
+    return "match" if sha256 in known - {""} else "differ"
+
+
+def with_file(connection: Connection, sha256: str) -> list[str]:
+    """Entries whose messages brought exactly this file."""
+    s, a, e = db.register_source.c, db.attachment.c, db.register_entry.c
+    question = select(s.entry).join(db.attachment, s.message == a.message).where(a.sha256 == sha256)
+    found = set(connection.execute(question).scalars())
+    found |= set(connection.execute(select(e.id).where(e.sha256 == sha256)).scalars())
+    return sorted(found)
+
+
+def state_of_series(connection: Connection, agency: str = "", year: int = 0) -> list[dict[str, Any]]:
+    """Each series: next number, how many are used, cancelled and reserved, and ranges nobody has below the highest."""
+    result = []
+    for series, upcoming in numbers.all_series(connection):
+        if agency not in ("", series.agency) or year not in (0, series.year):
+            continue
+        rows = numbers.numbers(connection, series.agency, series.year, series.name)
+        states = [row.state for row in rows]
+        given = [row.number for row in rows if row.state != "reserved"]
+        gaps = numbers.gaps([row.number for row in rows], min(upcoming, *given) if given else upcoming)
+        result.append(
+            {
+                "agency": series.agency,
+                "year": series.year,
+                "series": series.name,
+                "next": upcoming,
+                "used": states.count("used"),
+                "cancelled": states.count("cancelled"),
+                "reserved": states.count("reserved"),
+                "gaps": [[one.first, one.last] for one in gaps],
+            }
+        )
+    return result
+
+
 def set_status(connection: Connection, key: str, code: str, *, who: str, reason: str) -> None:
     """How far the agency is with a document, in the terms of Decision 28/2018. Raises NoEntry, Wrong."""
     row = _entry(connection, key)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import getpass
+import hashlib
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
+from gateway import books, durable, edxml, handover, numbers, register, registrar, tables
 from gateway import directory as directories
-from gateway import numbers, register, registrar, tables
 from gateway.archive import Archive
 from gateway.commands.archive import EX_NO, Config, Json, dump, run
 from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.directory import Directory
 from gateway.errors import ConfigError, Problem
+from gateway.inspection.run import Inspector
 from gateway.message import VIETNAM
 from gateway.numbers import ARRIVALS, Series, Taken
 from gateway.register import NoEntry, Query
 from gateway.registrar import Wrong
+from gateway.store import Damaged
 
 app = typer.Typer(help="Sổ đăng ký văn bản / registers of documents", no_args_is_help=True)
 
@@ -77,7 +84,7 @@ def act(config: Path, work: Callable[[Archive, Gateway], Any]) -> None:
             return int(await work(archive, settings) or 0)
         except NoEntry as error:
             typer.echo(f"congvan: không có dòng sổ {error.args[0]} / no such entry", err=True)
-        except (Taken, Wrong) as error:
+        except (Taken, Wrong, edxml.Incomplete) as error:
             typer.echo(f"congvan: {error.args[0]}", err=True)
         return EX_NO
 
@@ -401,6 +408,361 @@ def rebuild(
         return EX_NO if wrong else 0
 
     act(config, work)
+
+
+FORMATS = ("csv", "xlsx", "json", "pdf", "edxml")
+
+
+@app.command()
+def export(
+    agency: Agency,
+    direction: Direction,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Tệp, - là đầu ra; thư mục cho edxml / file or folder")
+    ],
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}; mặc định theo đuôi tệp")] = "",
+    year: Year = 0,
+    since: Annotated[str, typer.Option(help="Từ ngày / from")] = "",
+    until: Annotated[str, typer.Option(help="Đến hết ngày / to the end of")] = "",
+    kind: Kind = "",
+    config: Config = Path("config"),
+) -> None:
+    """Xuất sổ ra tệp; PDF để in, ký, đóng quyển / write a register to a file; the PDF is for signing and binding."""
+    form = form or output.suffix.lstrip(".").lower()
+    form = {"jsonl": "json", "ndjson": "json", "": "edxml" if output.is_dir() else ""}.get(form, form)
+    if form not in FORMATS:
+        raise typer.BadParameter(f"--format {form!r}: {', '.join(FORMATS)}")
+    way = _way(direction, needed=True)
+    year = year or (0 if since or until else _this_year())
+    query = _query(agency, way, year, since, until, kind, "", "", 0, "")
+    places = directories.load(config / "directory")
+    _known_agency(config, agency)
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        found = await archive.database.read(lambda c: register.entries(c, query, settings.registers, places))
+        own = places.agency(agency, dt.datetime.now(VIETNAM))
+        above = places.agency(own.parent, dt.datetime.now(VIETNAM)) if own is not None and own.parent else None
+        title = books.Title(
+            own.name if own is not None else agency,
+            above.name if above is not None else "",
+            way,
+            year or (found[0]["year"] if found else _this_year()),
+            query.since,
+            query.until,
+        )
+        if form == "edxml":
+            return await _edxml_folder(archive, settings, places, found, output)
+        data = io.BytesIO()
+        if form == "pdf":
+            pages = books.pdf_file(found, title, data)
+            typer.echo(f"{pages} trang / pages", err=True)
+        elif form == "xlsx":
+            books.xlsx_file(found, way, title, data)
+        else:
+            data.write(books.csv_file(found, way) if form == "csv" else books.json_lines(found))
+        _write(output, data.getvalue())
+        typer.echo(f"{len(found)} dòng / entries", err=True)
+        return 0
+
+    act(config, work)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole file at once, or `-` for stdout. Raises ConfigError where it cannot be written."""
+    if str(path) == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        durable.replace(path, data)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, 0, error.strerror or "không ghi được / cannot be written")]) from None
+
+
+async def _edxml_folder(
+    archive: Archive, settings: Gateway, places: Directory, found: list[dict[str, Any]], output: Path
+) -> int:
+    """A file for each entry; what cannot be one is told, and the rest is written."""
+    output.mkdir(parents=True, exist_ok=True)
+    written, failed = 0, 0
+    for one in found:
+        if one["origin"] == "number":
+            continue
+        try:
+            data = await archive.database.read(
+                lambda c, key=one["id"]: handover.envelope(c, archive.store, settings.registers, places, key)
+            )
+        except (edxml.Incomplete, Damaged) as error:
+            typer.echo(f"congvan: {one['id']}: {error}", err=True)
+            failed += 1
+            continue
+        _write(output / handover.name_of(one, "edxml"), data)
+        written += 1
+    typer.echo(f"{written} tệp / files", err=True)
+    return EX_NO if failed else 0
+
+
+@app.command("edxml")
+def edxml_(
+    key: EntryId,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Tệp, - là đầu ra / file, - for stdout")],
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Kèm tệp của văn bản / with its files")] = True,
+    config: Config = Path("config"),
+) -> None:
+    """Một dòng sổ theo QCVN 102:2016 / one entry as edXML."""
+    places = directories.load(config / "directory")
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        data = await archive.database.read(
+            lambda c: handover.envelope(c, archive.store, settings.registers, places, key, with_files=files)
+        )
+        _write(output, data)
+        return 0
+
+    act(config, work)
+
+
+@app.command("check-edxml")
+def check_edxml(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…")],
+) -> None:
+    """So tệp edXML với lược đồ; 0 đúng, 1 sai / check edXML files against the schema."""
+    wrong = False
+    for path in files:
+        try:
+            found = edxml.problems(path.read_bytes())
+        except OSError as error:
+            raise ConfigError([Problem(str(path), 0, 0, error.strerror or "cannot be read")]) from None
+        for one in found:
+            typer.echo(f"{path}:{one}")
+        wrong |= bool(found)
+    raise typer.Exit(EX_NO if wrong else 0)
+
+
+@app.command()
+def drop(as_json: Json = False, config: Config = Path("config")) -> None:
+    """Đặt văn bản đến mới vào thư mục của hệ thống văn bản / put new arrivals into the agencies' folders."""
+    places = directories.load(config / "directory")
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        done, failed = await handover.drop(archive.database, archive.store, settings.registers, places)
+        for one in failed:
+            typer.echo(f"congvan: {one}", err=True)
+        dump({"files": done, "failed": len(failed)}) if as_json else typer.echo(f"{done} tệp / files")
+        return EX_NO if failed else 0
+
+    act(config, work)
+
+
+_CODES = ", ".join(f"{code} {words}" for code, words in register.STATUS.items())
+
+
+@app.command()
+def status(
+    key: EntryId,
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help=", ".join(f"{k} {v}" for k, v in register.STATUS.items()))
+    ],
+    reason: Reason = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Thông điệp trạng thái edXML / message")] = None,
+    who: Who = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Trạng thái xử lý theo Quyết định 28/2018 / status of an incoming document."""
+    places = directories.load(config / "directory")
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        await archive.database.write(lambda c: registrar.set_status(c, key, code, who=_user(who), reason=reason))
+        if output is not None:
+            data = await archive.database.read(
+                lambda c: handover.status_message(c, settings.registers, places, key, code, _user(who), reason)
+            )
+            _write(output, data)
+        said = register.STATUS[code]
+        dump({"id": key, "status": code, "vi": said}) if as_json else typer.echo(f"{key}: {code} {said}")
+        return 0
+
+    act(config, work)
+
+
+@app.command()
+def link(
+    key: EntryId,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(register.LINKS))],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Mã dòng sổ hoặc số, ký hiệu / entry or number")],
+    remove: Annotated[bool, typer.Option("--remove", help="Bỏ liên kết / take it away")] = False,
+    reason: Reason = "",
+    who: Who = "",
+    config: Config = Path("config"),
+) -> None:
+    """Liên kết: trả lời, thay thế, đính chính, thu hồi … / link an entry to another."""
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        await archive.database.write(
+            lambda c: registrar.link(c, key, kind, target, who=_user(who), reason=reason, remove=remove)
+        )
+        typer.echo(f"{key}: {'bỏ / removed ' if remove else ''}{register.LINKS[kind]} {target}")
+        return 0
+
+    act(config, work)
+
+
+@app.command()
+def compare(
+    key: Annotated[str, typer.Argument(metavar="ENTRY", help="Mã dòng sổ; - khi chưa biết / - if not known")],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Bản cần đối chiếu / the copy")] = None,
+    result: Annotated[str, typer.Option(help="match, differ: người so bằng mắt / compared by eye")] = "",
+    reason: Reason = "",
+    who: Who = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Đối chiếu một bản với bản trong kho, ghi vào sổ; 0 khớp, 1 khác / compare a copy with the archived document."""
+    if (file is None) == (not result) or result not in ("", "match", "differ"):
+        raise typer.BadParameter("một tệp, hoặc --result match|differ / a file, or --result")
+    digest = ""
+    if file is not None:
+        try:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError([Problem(str(file), 0, 0, error.strerror or "cannot be read")]) from None
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        if key == "-":
+            found = await archive.database.read(lambda c: registrar.with_file(c, digest))
+            dump({"sha256": digest, "entries": found}) if as_json else typer.echo(
+                "\n".join(found) or "không có trong sổ nào / in no register"
+            )
+            return 0 if found else EX_NO
+        said = result or await archive.database.read(lambda c: registrar.compare_file(c, key, digest))
+        await archive.database.write(
+            lambda c: registrar.compared(c, key, said, who=_user(who), reason=reason, sha256=digest)
+        )
+        words = "khớp / matches" if said == "match" else "KHÁC / differs"
+        dump({"id": key, "result": said, "sha256": digest}) if as_json else typer.echo(f"{key}: {words}")
+        return 0 if said == "match" else EX_NO
+
+    act(config, work)
+
+
+@app.command("series")
+def series_(
+    agency: Agency = "",
+    year: Year = 0,
+    kind: Kind = "",
+    begin: Annotated[
+        int, typer.Option("--start", help="Số đầu tiên của dãy bắt đầu ở nơi khác / first number here")
+    ] = 0,
+    reason: Reason = "",
+    who: Who = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Các dãy số: số tiếp theo, đã hủy, dành trước, khoảng trống / number series and their gaps."""
+    if begin:
+        if not agency or not kind:
+            raise typer.BadParameter("--start cần / needs --agency, --kind")
+        _known_agency(config, agency)
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        if begin:
+            which = _series(agency, kind, year, settings)
+            await archive.database.write(lambda c: registrar.start(c, which, begin, who=_user(who), reason=reason))
+        found = await archive.database.read(lambda c: registrar.state_of_series(c, agency, year))
+        for one in found:
+            if as_json:
+                dump(one)
+                continue
+            gaps = ", ".join(f"{a}–{b}" if a != b else str(a) for a, b in one["gaps"])
+            typer.echo(
+                f"{one['agency']}  {one['series']}/{one['year']}  tiếp theo / next {one['next']}"
+                f"  cấp / used {one['used']}  hủy / cancelled {one['cancelled']}  dành / reserved {one['reserved']}"
+                + (f"  CÒN TRỐNG / not given yet: {gaps}" if gaps else "")
+            )
+        return 0
+
+    act(config, work)
+
+
+@app.command()
+def add(
+    agency: Agency,
+    direction: Direction,
+    values: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE…", help='document_code=12/X-Y abstract="…"')],
+    paper: Annotated[bool, typer.Option("--paper", help="Văn bản giấy / a paper document")] = True,
+    scan: Annotated[Path | None, typer.Option("--scan", help="Bản quét PDF hoặc ảnh / scan")] = None,
+    wanted: Annotated[int | None, typer.Option("--number", help="Số đến, hoặc số dành trước / number")] = None,
+    notation: Annotated[str, typer.Option(help="Văn bản đi chưa có số: ký hiệu, ví dụ TB-SNV / symbol")] = "",
+    who: Who = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Vào sổ một văn bản giấy, cùng dãy số với văn bản điện tử / register a paper document in the same series."""
+    way = _way(direction, needed=True)
+    _known_agency(config, agency)
+    fields = _assignments(values)
+    data = b""
+    if scan is not None:
+        try:
+            data = scan.read_bytes()
+        except OSError as error:
+            raise ConfigError([Problem(str(scan), 0, 0, error.strerror or "cannot be read")]) from None
+
+    async def work(archive: Archive, settings: Gateway) -> int:
+        if notation and settings.registers.of(agency).outgoing != "allocate":
+            raise Wrong(f"{agency}: số văn bản đi do hệ thống khác cấp (propose) / another system gives its numbers")
+        digest = await _scanned(archive, settings, config, scan, data) if scan is not None else ""
+        key = await archive.database.write(
+            lambda c: registrar.add_paper(
+                c,
+                agency,
+                way,
+                fields,
+                who=_user(who),
+                settings=settings.registers,
+                number=wanted,
+                notation=notation,
+                scan=digest,
+            )
+        )
+        one = await archive.database.read(lambda c: register.entry(c, key, settings.registers))
+        dump(one) if as_json else _print(one)
+        return 0
+
+    act(config, work)
+
+
+async def _scanned(archive: Archive, settings: Gateway, config: Path, scan: Path, data: bytes) -> str:
+    """A scan, read by the inspection like any file that comes by mail, and then in the store. Raises Wrong for what is
+    no document, and for a mark of secrecy: secrets are not kept here."""
+    inspector = Inspector(
+        {
+            "budget": settings.budget.model_dump(mode="json"),
+            "trust": str((config / "trust").resolve()),
+            "clamd": None,
+        },
+        workers=1,
+        seconds=max(settings.budget.seconds, 60),
+        log=structlog.get_logger(),
+    )
+    serving = asyncio.create_task(inspector.run())
+    try:
+        facts = await inspector.file(data, scan.name)
+    finally:
+        await inspector.stop()
+        serving.cancel()
+    kind = facts.files[0].type if facts.files else "unknown"
+    if kind not in ("pdf", "jpg", "png", "tiff"):
+        raise Wrong(f"{scan}: {kind}; bản quét là PDF, JPG, PNG hoặc TIFF / a scan is one of these")
+    if any(one.kind == "secrecy" and one.value != "declassified" for one in facts.findings):
+        raise Wrong(f"{scan}: có dấu độ mật, không lưu và không vào sổ này / a secrecy mark: not kept, not registered")
+    if any(one.check in ("text", "ocr", "secrecy") for one in facts.failed):
+        raise Wrong(f"{scan}: chưa kiểm tra được dấu độ mật / could not be checked for secrecy: thử lại / try again")
+    digest = hashlib.sha256(data).hexdigest()
+    await asyncio.to_thread(archive.store.put, (data,), digest)
+    return digest
 
 
 KINDS_OF_TABLES = ("paper-counts", *tables.TABLES)
