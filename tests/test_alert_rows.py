@@ -62,7 +62,7 @@ class House:
         return lambda event, **about: self.lines.append((level, event, about))
 
     def _open(self) -> None:
-        self.database = Database.open(sqlite_url(self.folder / "gateway.db"))
+        self.database = Database.open(sqlite_url(self.folder / "gateway.db"), busy_seconds=1)
         self.archive = Archive(self.database, Store(self.folder / "blobs"), self.settings)
         self.alerts = Alerts(self.settings, self.archive, log=self, clock=lambda: self.now)
         self.stop = asyncio.Event()
