@@ -6,16 +6,21 @@ signed checkpoints, the newest, those kept, and the one that somebody outside re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from gateway import database as db
+from gateway import durable, timestamps
 from gateway.archive import Archive, canonical, clean, document_columns, from_ms, stamp
 from gateway.hashtree import (
     TILE_HEIGHT,
@@ -26,6 +31,8 @@ from gateway.hashtree import (
     fold_pairs,
     leaf_hash,
     node_hash,
+    split_note,
+    successors,
 )
 from gateway.inspection.findings import Document
 
@@ -47,6 +54,10 @@ KINDS = {
     "checkpoint_bad": "điểm kiểm tra sai / bad checkpoint",
     "checkpoint_missing": "mất điểm kiểm tra / checkpoint missing",
     "file_changed": "tệp nhật ký cây băm sai / log file damaged",
+    "evidence_missing": "mất chữ ký chứng kiến hoặc dấu thời gian / a cosignature or time stamp is gone",
+    "evidence_changed": "chữ ký chứng kiến hoặc dấu thời gian bị đổi / a cosignature or time stamp changed",
+    "stamp_bad": "dấu thời gian sai / bad time stamp",
+    "clock_ahead": "đồng hồ chạy trước / the clock was ahead of an outside one",
 }
 
 
@@ -66,10 +77,32 @@ class Report:
 
     leaves: int = 0
     messages: int = 0
+    imported: int = 0  # of these, old mail from files: nobody here saw it arrive
     bytes: int = 0
     signed: int = 0
     damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which messages are opened; the tree is always checked whole. blobs: `all`, or how many to choose by chance;
+    since, until: received from this millisecond on, and before that one; first, last: leaves, both included."""
+
+    blobs: str | int = "all"
+    since: int | None = None
+    until: int | None = None
+    first: int = 0
+    last: int | None = None
+    seed: int | None = None
+
+    def has(self, leaf: int, received: int) -> bool:
+        return (
+            leaf >= self.first
+            and (self.last is None or leaf <= self.last)
+            and (self.since is None or received >= self.since)
+            and (self.until is None or received < self.until)
+        )
 
 
 def audit(
@@ -81,37 +114,149 @@ def audit(
     key: Verifier | None = None,
     progress: Callable[[int, int], None] = lambda done, size: None,
     seed: int | None = None,
+    scope: Scope | None = None,
+    stamp_roots: Path | None = None,
+    jobs: int = 2,
+    resume: Path | None = None,
 ) -> Report:
-    """Check the archive. Blocks for as long as reading everything takes.
+    """Check the archive. Blocks for as long as reading everything takes; not inside an event loop.
 
-    blobs: `all`, or how many messages to choose by chance; since: milliseconds, messages received before are not
-    opened (the tree is always checked whole); known: signed notes remembered outside; key: the log's public key as it
-    is known outside (else the one on this machine). Raises Failure when the database cannot be read.
+    scope: which messages are opened (or `blobs`, `since`, `seed` by themselves); known: signed notes remembered
+    outside; key: the log's public key as it is known outside (else the one on this machine); stamp_roots: PEM file
+    with the roots of the time stamp authority; jobs: files read at the same time; resume: a file that remembers how far
+    we were, and is gone once the end is reached. Raises Failure when the database cannot be read, ValueError for a
+    `resume` that is none.
     """
-    return _Audit(archive, Report(), key, progress).run(blobs, since, tuple(known), seed)
+    return _Audit(archive, Report(), key, progress, stamp_roots, max(1, jobs), resume).run(
+        scope or Scope(blobs, since, seed=seed), tuple(known)
+    )
 
 
 class _Audit:
     def __init__(
-        self, archive: Archive, report: Report, key: Verifier | None, progress: Callable[[int, int], None]
+        self,
+        archive: Archive,
+        report: Report,
+        key: Verifier | None,
+        progress: Callable[[int, int], None],
+        stamp_roots: Path | None,
+        jobs: int,
+        resume: Path | None,
     ) -> None:
         self.archive, self.log, self.report = archive, archive.log, report
         self.keys: tuple[Verifier, ...] = (key,) if key else ()
         self.progress = progress
+        self.stamp_roots, self.jobs, self.resume = stamp_roots, jobs, resume
+        self.anchors: list[tuple[int, dict[str, Any]]] = []
+        self.deliveries: dict[str, list[int]] = {}  # case → leaves
 
     def damage(self, kind: str, leaf: int | None, case: str, detail: str) -> None:
         self.report.damage.append(Damage(kind, leaf, case, detail))
 
-    def run(self, blobs: str | int, since: int | None, known: tuple[str, ...], seed: int | None) -> Report:
+    def run(self, scope: Scope, known: tuple[str, ...]) -> Report:
+        with self.archive.database.engine.connect() as connection:
+            self._successors(connection)
         signed = self._checkpoints(known)  # before the rows are read: a daemon at work only ever adds
         with self.archive.database.engine.connect() as connection:
             size, newest_row = _log_end(connection)
             signed += self._rows_of_checkpoints(connection)
             roots, hashes_fit = self._tree(connection, size, {one.size for _, one in signed})
             self._compare(connection, size, newest_row, signed, roots, hashes_fit)
-            self._messages(connection, blobs, since, seed)
+            self._evidence(connection)
+            self._decisions(connection)
+            self._messages(connection, scope)
             self._strangers(connection)
+        self.report.damage = list(dict.fromkeys(self.report.damage))
         return self.report
+
+    # ------------------------------------------------------------------ what others attested
+
+    def _successors(self, connection: Connection) -> None:
+        """Keys that follow from those we are given, as the tree tells."""
+        if not self.keys:
+            try:
+                self.keys = self.log.verifiers()
+            except (BadProof, OSError):
+                return
+        changes = []
+        question = select(db.leaf.c.entry).where(db.leaf.c.type == "key").order_by(db.leaf.c.idx)
+        for entry in connection.execute(question).scalars():
+            with contextlib.suppress(ValueError):
+                changes.append(json.loads(entry))
+        self.keys = successors(changes, self.keys)
+
+    def _evidence(self, connection: Connection) -> None:
+        """Cosignatures and time stamps: those that an anchor names, those that no anchor names yet, and what they say
+        of our clock."""
+        seen: list[tuple[int, int, str]] = []
+        for place, told in self.anchors:
+            try:
+                size, wanted = int(told["size"]), {one["sha256"]: one["witness"] for one in told["cosignatures"]}
+                stamp_digest = told["stamp"]["sha256"] if "stamp" in told else ""
+                seen += [(size, one["time"], one["witness"]) for one in told["cosignatures"]]
+                self._attested(place, size, told["note"], wanted, stamp_digest)
+            except (KeyError, TypeError, ValueError):
+                self.damage("leaf_changed", place, "", "an anchor that names nothing")
+        for row in connection.execute(select(db.attest).where(db.attest.c.leaf.is_(None))):
+            digests = {hashlib.sha256(one).hexdigest(): row.name for one in row.data.splitlines()}
+            stamp_digest = hashlib.sha256(row.data).hexdigest() if row.name == "timestamps" else ""
+            self._attested(None, row.size, "", {} if stamp_digest else digests, stamp_digest)
+        for path in sorted((self.log.folder / "checkpoints").glob("*.tsr")) if self.stamp_roots else ():
+            size = int(path.stem) if path.stem.isdigit() else 0
+            try:
+                body = split_note(self.log.kept_note(size))[0].encode()
+                found = timestamps.check(path.read_bytes(), body, timestamps.read_roots(self.stamp_roots))
+                seen.append((size, int(found.at.timestamp()), found.authority))
+            except (BadProof, timestamps.BadStamp, OSError) as error:
+                self.damage("stamp_bad", None, "", f"checkpoints/{path.name}: {error}")
+        self._clock(connection, seen)
+
+    def _attested(self, place: int | None, size: int, note: str, wanted: dict[str, str], stamp_digest: str) -> None:
+        name = f"checkpoints/{size:012d}"
+        text = self.log.kept_note(size)
+        if not text:
+            self.damage("evidence_missing", place, "", f"{name}.note is gone")
+        else:
+            body, _, lines = text.rpartition("\n\n")
+            if note and hashlib.sha256(f"{body}\n".encode()).hexdigest() != note:
+                self.damage("evidence_changed", place, "", f"{name}.note is not the one that was anchored")
+            else:
+                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines.splitlines()}
+                for digest, witness in wanted.items():
+                    if digest not in there:
+                        self.damage("evidence_missing", place, "", f"{name}.note: the signature of {witness} is gone")
+        if stamp_digest:
+            stamped = self.log.stamp_of(size)
+            if not stamped:
+                self.damage("evidence_missing", place, "", f"{name}.tsr is gone")
+            elif hashlib.sha256(stamped).hexdigest() != stamp_digest:
+                self.damage("evidence_changed", place, "", f"{name}.tsr is not the one that was taken")
+
+    def _clock(self, connection: Connection, seen: list[tuple[int, int, str]]) -> None:
+        """What was in a tree at an attested time was not archived later; what came after it, not before."""
+        skew = int(timestamps.SKEW.total_seconds())
+        for size, at, by in sorted(seen):
+            rows = connection.execute(
+                select(db.leaf.c.idx, db.leaf.c.at).where(db.leaf.c.idx.in_((size - 1, size)))
+            ).all()
+            for index, ours in rows:
+                told = f"{stamp(from_ms(ours))}, and {by} says {stamp(from_ms(at * 1000))}"
+                if index == size - 1 and ours > (at + skew) * 1000:
+                    self.damage("clock_ahead", index, "", told)
+                elif index == size and ours < (at - skew) * 1000:
+                    self.damage("back_dated", index, "", told)
+
+    def _decisions(self, connection: Connection) -> None:
+        """Each decision of a person has its leaf."""
+        leaf = db.leaf.c
+        told: set[tuple[str, str, str, str]] = set()
+        for entry in connection.execute(select(leaf.entry).where(leaf.type == "admin")).scalars():
+            with contextlib.suppress(ValueError, AttributeError):
+                one = json.loads(entry)
+                told.add((one.get("case", ""), one.get("who", ""), one.get("act", ""), one.get("reason", "")))
+        for row in connection.execute(select(db.decision)):
+            if (row.message, clean(row.who), row.act, clean(row.reason)) not in told:
+                self.damage("row_changed", None, row.message, f"decision {row.id} ({row.act}) has no leaf that says so")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -197,6 +342,10 @@ class _Audit:
         """One entry by itself; returns its time."""
         try:
             entry = json.loads(row.entry)
+            if row.type == "anchor":
+                self.anchors.append((row.idx, entry))
+            elif row.type == "delivery":
+                self.deliveries.setdefault(row.case_id, []).append(row.idx)
             if entry["seq"] != row.idx:
                 self.damage("leaf_reordered", row.idx, row.case_id, f"its entry says place {entry['seq']}")
             if (entry["type"], entry.get("case", "")) != (row.type, row.case_id) or entry["t"] != stamp(
@@ -326,44 +475,88 @@ class _Audit:
 
     # ------------------------------------------------------------------ messages
 
-    def _messages(self, connection: Connection, blobs: str | int, since: int | None, seed: int | None) -> None:
+    def _messages(self, connection: Connection, scope: Scope) -> None:
         opened: set[str] | None = None
-        if blobs != "all":
-            ids = list(
-                connection.execute(select(db.message.c.id).where(db.message.c.received_at >= (since or 0))).scalars()
-            )
-            opened = set(random.Random(seed).sample(ids, min(int(blobs), len(ids))))
-        checked: dict[str, str] = {}
-        done = 0
-        for leaf in _all_leaves(connection):
-            done += 1
-            try:
-                entry = json.loads(leaf.entry)
-            except ValueError:
-                continue
-            if leaf.type == "tombstone":
-                self._tombstone(connection, leaf, entry)
-            if leaf.type != "message" or not isinstance(entry, dict):
-                continue
-            row = connection.execute(_MESSAGE, {"case": leaf.case_id}).mappings().first()
-            if row is None:
-                self.damage("row_missing", leaf.idx, leaf.case_id, "the message has a leaf and no row")
-            else:
-                self._row(connection, leaf, entry, dict(row))
-                if since is not None and row["received_at"] < since:
-                    continue
-            if opened is not None and leaf.case_id not in opened:
-                continue
-            self.report.messages += 1
-            digest = entry.get("sha256", "")
-            if digest not in checked:
-                checked[digest] = self._blob(digest)
-                self.report.bytes += entry.get("size", 0) if not checked[digest] else 0
-            if checked[digest]:
-                kind = "blob_missing" if checked[digest] == "missing" else "blob_changed"
-                self.damage(kind, leaf.idx, leaf.case_id, f"{digest}: {checked[digest]}")
-            if done % 256 == 0:
-                self.progress(done, self.report.leaves)
+        if scope.blobs != "all":
+            m = db.message.c
+            question = select(m.id, m.received_at, db.leaf.c.idx).join(db.leaf, db.leaf.c.case_id == m.id)
+            rows = connection.execute(question.where(db.leaf.c.type == "message").order_by(db.leaf.c.idx))
+            ids = [row.id for row in rows if scope.has(row.idx, row.received_at)]
+            opened = set(random.Random(scope.seed).sample(ids, min(int(scope.blobs), len(ids))))
+        start, checked = self._remembered(scope), dict[str, str]()
+        with ThreadPoolExecutor(self.jobs, "archive-verify") as readers:
+            for rows in _pieces(_all_leaves(connection, start, scope.last), 512):
+                wanted: dict[str, Future[str]] = {}
+                named: list[tuple[Any, str, int]] = []
+                for leaf in rows:
+                    found = self._message(connection, leaf, scope, opened)
+                    if found is not None:
+                        named.append((leaf, *found))
+                        if found[0] not in checked and found[0] not in wanted:
+                            wanted[found[0]] = readers.submit(self._blob, found[0])
+                for leaf, digest, size in named:
+                    self.report.messages += 1
+                    if digest not in checked:
+                        checked[digest] = wanted[digest].result()
+                        self.report.bytes += size if not checked[digest] else 0
+                    if checked[digest]:
+                        kind = "blob_missing" if checked[digest] == "missing" else "blob_changed"
+                        self.damage(kind, leaf.idx, leaf.case_id, f"{digest}: {checked[digest]}")
+                self.progress(rows[-1].idx + 1, self.report.leaves)
+                self._remember(scope, rows[-1].idx + 1)
+        if self.resume is not None:
+            self.resume.unlink(missing_ok=True)
+
+    def _remembered(self, scope: Scope) -> int:
+        """The first leaf to look at. Raises ValueError for a file that is not of this scope."""
+        if self.resume is None or not self.resume.exists():
+            return scope.first
+        try:
+            told = json.loads(self.resume.read_text())
+            if told["scope"] != repr(scope) or told["log"] != self.log.origin:
+                raise ValueError("it is of another archive, or of another range")
+            self.report.damage += [Damage(*one) for one in told["damage"]]
+            self.report.messages, self.report.bytes = told["messages"], told["bytes"]
+            return int(told["next"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.resume}: {error}; delete it to begin anew") from None
+
+    def _remember(self, scope: Scope, after: int) -> None:
+        if self.resume is None:
+            return
+        ours = [one for one in self.report.damage if one.kind in ("row_missing", "row_changed") or "blob" in one.kind]
+        told = {
+            "scope": repr(scope),
+            "log": self.log.origin,
+            "next": after,
+            "messages": self.report.messages,
+            "bytes": self.report.bytes,
+            "damage": [[one.kind, one.leaf, one.case, one.detail] for one in ours if one.leaf is not None],
+        }
+        durable.replace(self.resume, json.dumps(told).encode())
+
+    def _message(
+        self, connection: Connection, leaf: Any, scope: Scope, opened: set[str] | None
+    ) -> tuple[str, int] | None:
+        """One leaf against its rows. Digest and size of the bytes that are to be read too."""
+        try:
+            entry = json.loads(leaf.entry)
+        except ValueError:
+            return None
+        if leaf.type == "tombstone":
+            self._tombstone(connection, leaf, entry)
+        if leaf.type != "message" or not isinstance(entry, dict):
+            return None
+        row = connection.execute(_MESSAGE, {"case": leaf.case_id}).mappings().first()
+        if row is None:
+            self.damage("row_missing", leaf.idx, leaf.case_id, "the message has a leaf and no row")
+        else:
+            self._row(connection, leaf, entry, dict(row))
+            if not scope.has(leaf.idx, row["received_at"]):
+                return None
+        if opened is not None and leaf.case_id not in opened:
+            return None
+        return entry.get("sha256", ""), entry.get("size", 0)
 
     def _blob(self, digest: str) -> str:
         try:
@@ -394,7 +587,7 @@ class _Audit:
             )
             if given != told
         ]
-        if row["kind"] == "mail" and "record" not in wrong:
+        if row["kind"] in ("mail", "imported") and "record" not in wrong:
             wrong += [name for name, value in columns_of(json.loads(row["record"])).items() if row[name] != value]
         recipients = [
             [one.address, one.verdict] for one in connection.execute(_RECIPIENTS, {"case": leaf.case_id}).all()
@@ -415,8 +608,36 @@ class _Audit:
             listed = recipients if _digest(recipients) == listed["sha256"] else []
         if recipients != listed:
             wrong.append("recipients")
+        if not self._settled(connection, leaf.case_id):
+            wrong.append("delivery")
         if wrong:
             self.damage("row_changed", leaf.idx, leaf.case_id, ", ".join(wrong))
+
+    def _settled(self, connection: Connection, case: str) -> bool:
+        """Do the rows say of each recipient's delivery what the leaves say?"""
+        told: dict[str, set[str]] = {}
+        for entry in (self._entry_at(connection, place) for place in self.deliveries.get(case, ())):
+            listed = entry.get("recipients", [])
+            if not isinstance(listed, list):
+                return True  # a very long list went in by its digest
+            for address, state, *_ in listed:
+                told.setdefault(address, set()).add(state)
+        rows = connection.execute(_STATES, {"case": case}).all()
+        for address, state in rows:
+            said = told.get(address, set())
+            if state in ("delivered", "failed") and state not in said:
+                return False
+            if state == "queued" and "delivered" in said:
+                return False
+        return True
+
+    @staticmethod
+    def _entry_at(connection: Connection, place: int) -> dict[str, Any]:
+        try:
+            found = json.loads(connection.execute(_ENTRY, {"place": place}).scalar_one())
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _tombstone(self, connection: Connection, leaf: Any, entry: dict[str, Any]) -> None:
         row = connection.execute(select(db.tombstone).where(db.tombstone.c.id == leaf.case_id)).mappings().first()
@@ -477,15 +698,24 @@ def _log_end(connection: Connection) -> tuple[int, int]:
     return size, connection.execute(select(func.coalesce(func.max(db.checkpoint.c.size), 0))).scalar_one()
 
 
-def _all_leaves(connection: Connection) -> Iterator[Any]:
+def _all_leaves(connection: Connection, first: int = 0, last: int | None = None) -> Iterator[Any]:
     """In order, in pieces: a million of them do not fit into memory at once."""
-    leaf, after = db.leaf.c, -1
+    leaf, after = db.leaf.c, first - 1
     question = select(db.leaf).where(leaf.idx > bindparam("after")).order_by(leaf.idx).limit(2048)
+    if last is not None:
+        question = question.where(leaf.idx <= last)
     while rows := connection.execute(question, {"after": after}).all():
         yield from rows
         after = rows[-1].idx
 
 
+def _pieces(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while piece := list(itertools.islice(rows, size)):
+        yield piece
+
+
+_ENTRY = select(db.leaf.c.entry).where(db.leaf.c.idx == bindparam("place"))
+_STATES = select(db.recipient.c.address, db.recipient.c.state).where(db.recipient.c.message == bindparam("case"))
 _MESSAGE = select(db.message).where(db.message.c.id == bindparam("case"))
 _RECIPIENTS = (
     select(db.recipient.c.address, db.recipient.c.verdict)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
+import datetime as dt
 import gzip
 import hashlib
 import io
@@ -19,11 +21,13 @@ import json
 import random
 import re
 import sys
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import congvan_stamp
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -77,6 +81,10 @@ class Key:
             raise Usage(f"{self.name}: the key does not match its own hash; a typing error?")
         if self.type == 6 and mldsa is None:
             raise Usage(f"{self.name}: ML-DSA-44 needs cryptography 48 or later")
+
+    def __str__(self) -> str:
+        key = bytes([self.type]) + self.public
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(key).decode()}"
 
     def signed(self, body: str, signatures: list[tuple[str, bytes]]) -> int | None:
         """The time at which this key has signed the note, in seconds (0 of a log); None when it has not. Raises Wrong
@@ -296,17 +304,18 @@ def read_consistency(text: str) -> tuple[int, list[bytes], str]:
 # ---------------------------------------------------------------------- one proof
 
 
-def check_proof(policy: Policy, data: bytes, proof: str) -> dict[str, object]:
-    """What is proved about these bytes. Raises Wrong."""
+def check_proof(policy: Policy, data: bytes, proof: str, roots: list | None = None) -> dict[str, object]:
+    """What is proved about these bytes. roots: certificates under which a time stamp is believed. Raises Wrong."""
     head, gap, note = proof.partition("\n\n")
     lines = head.split("\n")
     if not gap or len(lines) < 3 or lines[0] != "c2sp.org/tlog-proof@v1" or not lines[1].startswith("extra "):
         raise Wrong("not a proof of this archive")
-    found = re.fullmatch("index (0|[1-9][0-9]*)", lines[2])
+    found = re.fullmatch("index (0|[1-9][0-9]{0,18})", lines[2])
     if not found:
         raise Wrong("the proof has no index")
-    index, entry = int(found[1]), unbase64(lines[1][6:])
-    path = [unbase64(line) for line in lines[3:]]
+    # In `extra`: the entry, and after a line break the RFC 3161 response over the text of the checkpoint.
+    entry, _, stamp = unbase64(lines[1][6:]).partition(b"\n")
+    index, path = int(found[1]), [unbase64(line) for line in lines[3:]]
     origin, size, root = policy.open(note)
     if any(len(one) != 32 for one in path) or root_of_proof(leaf_hash(entry), index, size, path) != root:
         raise Wrong("the proof does not lead to the signed root")
@@ -316,15 +325,39 @@ def check_proof(policy: Policy, data: bytes, proof: str) -> dict[str, object]:
     names = [one["path"] for one in files if one["sha256"] == digest] if isinstance(files, list) else []
     if told.get("sha256") != digest and not names:
         raise Wrong("these bytes are neither the message of this proof nor one of its attachments")
+    stamped: dict[str, object] = {"time_stamp": "none"}
+    if stamp:
+        stamped = {"time_stamp": "not looked at: no --tsa-ca"}
+        if roots is not None:
+            try:
+                at, authority = congvan_stamp.check(stamp, split_note(note)[0].encode(), roots)
+            except congvan_stamp.BadStamp as error:
+                raise Wrong(f"the time stamp: {error}") from None
+            stamped = {"time_stamp": at.isoformat(), "time_stamp_by": authority}
     return {
         "ok": True,
         "what": names[0] if names else "message",
         "log": origin,
         "leaf": index,
         "signed_leaves": size,
+        "cosigned": [{"witness": name, "at": moment(at)} for name, at in policy.cosigners(note)],
+        **stamped,
         "archived_at": told["t"],
+        "times": told.get("times", {}),
         **{name: told.get(name) for name in ("case", "received", "sender", "recipients", "verdict")},
     }
+
+
+def seconds(text: str) -> float:
+    """Of the time of a leaf. Raises Wrong."""
+    try:
+        return dt.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise Wrong(f"not a time: {text[:40]}") from None
+
+
+def moment(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(min(seconds, 1 << 37), dt.UTC).isoformat()
 
 
 def read_entry(entry: bytes) -> dict:
@@ -332,7 +365,7 @@ def read_entry(entry: bytes) -> dict:
     try:
         told = json.loads(entry)
         canonical = json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-        if canonical != entry or told["v"] != 1 or not isinstance(told["seq"], int) or not isinstance(told["t"], str):
+        if canonical != entry or told["v"] != 1 or not isinstance(told["seq"], int) or not seconds(told["t"]):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise Wrong("an entry is not what this archive writes") from None
@@ -345,15 +378,20 @@ def read_entry(entry: bytes) -> dict:
 class Audit:
     """Goes through the log once, from the entries up. `damage`: kind, leaf, text. `notes`: worth a look."""
 
-    def __init__(self, folder: Path, policy: Policy) -> None:
+    def __init__(self, folder: Path, policy: Policy, roots: list | None = None) -> None:
         self.folder = folder
         self.policy = policy
+        self.stamp_roots = roots
         self.damage: list[tuple[str, int | None, str]] = []
         self.notes: list[str] = []
         self.roots: dict[int, bytes] = {}
         self.blobs: dict[str, list[int]] = {}
         self.disposed: set[str] = set()
+        self.anchors: list[tuple[int, dict]] = []
+        self.times: dict[int, str] = {}  # of the leaves beside an attested size
+        self.attested: list[tuple[int, float, str]] = []  # size, seconds, by whom: this tree was there at this time
         self.signed = 0
+        self.cosigned = 0
         self.encrypted = 0
 
     def wrong(self, kind: str, leaf: int | None, text: str) -> None:
@@ -363,15 +401,19 @@ class Audit:
         """Newest, kept and remembered checkpoints against the tree of the entries. Raises OSError without a log."""
         trees = []
         newest_note = (self.folder / "log" / "checkpoint").read_text(errors="replace")
-        notes = [("log/checkpoint", newest_note, True)]
+        notes = [("log/checkpoint", newest_note)]
         notes += [
-            (f"checkpoints/{path.name}", path.read_text(errors="replace"), False)
+            (f"checkpoints/{path.name}", path.read_text(errors="replace"))
             for path in sorted((self.folder / "checkpoints").glob("*.note"))
         ]
-        notes += [("known", note, False) for note in known]
-        for source, note, quorum in notes:
+        notes += [("known", note) for note in known]
+        self._successors()
+        for source, note in notes:
             try:
-                _, size, root = self.policy.open(note, quorum)
+                _, size, root = self.policy.open(note, quorum=False)
+                if self.policy.quorum != "none" and self.policy.witnessed(note) and source != "known":
+                    self.cosigned = max(self.cosigned, size)
+                self.attested += [(size, float(at), name) for name, at in self.policy.cosigners(note)]
             except Wrong as error:
                 self.wrong("checkpoint_bad", None, f"{source}: {error}")
                 continue
@@ -382,6 +424,7 @@ class Audit:
             trees.append((source, size, root))
         if not self.signed:
             self.signed = max((size for source, size, _ in trees if source != "known"), default=0)
+        self._stamps()
         self._entries({size for _, size, _ in trees})
         good = 0
         for source, size, root in sorted(trees, key=lambda one: one[1]):
@@ -393,10 +436,96 @@ class Audit:
                 self.wrong(
                     "rewritten", None, f"{source}: the tree of {size} leaves was another; {good} leaves are good"
                 )
+        self._quorum()
+        self._evidence()
+        self._clock()
+
+    def _successors(self) -> None:
+        """Keys that follow from those we know by `key` leaves: a new key that the old one has signed; and older ones,
+        of which a tree that is signed with a key we know tells."""
+        changes = []
+        folder = self.folder / "log" / "tile" / "entries"
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and b'"type":"key"' in (data := path.read_bytes()):
+                with contextlib.suppress(Wrong):
+                    changes += [json.loads(one) for one in unbundle(data) if b'"type":"key"' in one]
+        for one in (*changes, *reversed(changes)):
+            try:
+                old, new, texts = Key(one["old"]), Key(one["new"]), {str(key) for key in self.policy.logs}
+                if str(old) in texts and str(new) not in texts:
+                    statement = f"congvan rotate-key v1\n{one['old']}\n{one['new']}\n".encode()
+                    Ed25519PublicKey.from_public_bytes(old.public).verify(unbase64(one["signature"]), statement)
+                    self.policy.logs.append(new)
+                    self.notes.append(f"the log's key was replaced: {one['t']}, {one.get('reason')}; now {new}")
+                elif str(new) in texts and str(old) not in texts:
+                    self.policy.logs.append(old)
+            except (Wrong, Usage, InvalidSignature, KeyError, TypeError):
+                continue
+
+    def _quorum(self) -> None:
+        if self.policy.quorum == "none":
+            return
+        if not self.cosigned:
+            self.wrong("unwitnessed", None, "no checkpoint here has the signatures of the policy's witnesses")
+        elif self.cosigned < self.signed:
+            since = self.times.get(self.cosigned, "")
+            self.notes.append(f"leaves {self.cosigned} to {self.signed - 1} are not cosigned yet: open since {since}")
+
+    def _evidence(self) -> None:
+        """Each anchor names what was attested of a checkpoint before it: it must still be there."""
+        for place, told in self.anchors:
+            try:
+                name = f"checkpoints/{int(told['size']):012d}"
+                text = self._attached(f"{name}.note", place).decode(errors="replace")
+                if not text:
+                    continue
+                body, gap, lines = text.rpartition("\n\n")
+                if not gap or hashlib.sha256(f"{body}\n".encode()).hexdigest() != told["note"]:
+                    self.wrong("evidence_changed", place, f"{name}.note is not the one that was anchored")
+                    continue
+                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines.splitlines()}
+                for one in told["cosignatures"]:
+                    if one["sha256"] not in there:
+                        self.wrong("evidence_missing", place, f"{name}.note: the signature of {one['witness']} is gone")
+                stamp = told.get("stamp")
+                data = self._attached(f"{name}.tsr", place) if stamp else b""
+                if stamp and data and hashlib.sha256(data).hexdigest() != stamp["sha256"]:
+                    self.wrong("evidence_changed", place, f"{name}.tsr is not the one that was anchored")
+            except (KeyError, TypeError, ValueError):
+                self.wrong("leaf_changed", place, "an anchor that names nothing")
+
+    def _stamps(self) -> None:
+        """Every time stamp there is, against the checkpoint beside it."""
+        if self.stamp_roots is None:
+            return
+        for path in sorted((self.folder / "checkpoints").glob("*.tsr")):
+            try:
+                body, _ = split_note(path.with_suffix(".note").read_text())
+                at, by = congvan_stamp.check(path.read_bytes(), body.encode(), self.stamp_roots)
+                self.attested.append((checkpoint(body)[1], at.timestamp(), by))
+            except (Wrong, OSError, UnicodeDecodeError, congvan_stamp.BadStamp) as error:
+                self.wrong("stamp_bad", None, f"checkpoints/{path.name}: {error}")
+
+    def _attached(self, name: str, place: int) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            self.wrong("evidence_missing", place, f"{name} is gone")
+            return b""
+
+    def _clock(self) -> None:
+        """What was in a tree at an attested time was not archived later; what came after it, not before."""
+        for size, at, by in sorted(self.attested):
+            last, following = self.times.get(size - 1), self.times.get(size)
+            if last and seconds(last) > at + congvan_stamp.SKEW:
+                self.wrong("clock_ahead", size - 1, f"{last}, but {by} saw it at {moment(int(at))}")
+            if following and seconds(following) < at - congvan_stamp.SKEW:
+                self.wrong("back_dated", size, f"{following}, but {by} did not see it yet at {moment(int(at))}")
 
     def _entries(self, wanted: set[int]) -> None:
         tree, before = Tree(), ""
         self.roots[0] = tree.root()
+        near = {size - last for size in [self.cosigned, *(one[0] for one in self.attested)] for last in (0, 1)}
         hashes: list[bytes] = []
         for number in range(-(-self.signed // WIDTH)):
             width = min(WIDTH, self.signed - number * WIDTH)
@@ -412,6 +541,8 @@ class Audit:
                 tree.add(digest)
                 hashes.append(digest)
                 before = self._look(place, entry, before)
+                if place in near:
+                    self.times[place] = before
                 if tree.size in wanted:
                     self.roots[tree.size] = tree.root()
         self._tiles(hashes)
@@ -448,6 +579,8 @@ class Audit:
             self.blobs.setdefault(str(told.get("sha256")), []).append(place)
         elif told.get("type") == "dispose":
             self.disposed.add(str(told.get("sha256")))
+        elif told.get("type") == "anchor":
+            self.anchors.append((place, told))
         return max(before, told["t"])
 
     def _file(self, level: int | str, number: int, width: int) -> bytes:
@@ -531,47 +664,96 @@ def read_policy(given: argparse.Namespace) -> Policy:
     return Policy([Key(text)])
 
 
+def fetched(places: list[str], policy: Policy) -> list[str]:
+    """The newest checkpoint that each witness knows of our logs (GET <SHA-256 of the origin>/checkpoint), or all that
+    lie in a folder. Raises OSError."""
+    notes = []
+    for place in places:
+        found = []
+        for origin in sorted({log.name for log in policy.logs}):
+            if place.startswith(("http://", "https://")):
+                url = f"{place.rstrip('/')}/{hashlib.sha256(origin.encode()).hexdigest()}/checkpoint"
+                with urllib.request.urlopen(url, timeout=30) as answer:
+                    found.append(answer.read(1 << 20).decode())
+            else:
+                texts = [path.read_text(errors="replace") for path in sorted(Path(place).rglob("*.note"))]
+                found += [text for text in texts if text.startswith(f"{origin}\n")]
+        if not found:
+            raise OSError(f"{place}: no checkpoint of {', '.join(log.name for log in policy.logs)}")
+        notes += found
+    return notes
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="congvan-verify", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("proof", "audit", "diff"):
+    for name in ("proof", "audit", "diff", "consistency"):
         command = commands.add_parser(name)
         trusted = command.add_mutually_exclusive_group(required=True)
         trusted.add_argument("--key", help="public key of the log, or a file that holds it")
         trusted.add_argument("--policy", help="C2SP tlog-policy file")
         command.add_argument("--json", action="store_true")
+        if name in ("proof", "audit"):
+            command.add_argument("--tsa-ca", help="PEM file with the roots of the time stamp authority")
         if name == "proof":
             command.add_argument("file")
             command.add_argument("proof")
         elif name == "audit":
             command.add_argument("--known", action="append", default=[], help="a checkpoint kept outside")
+            command.add_argument(
+                "--witness", action="append", default=[], help="URL of a witness, or a folder of notes"
+            )
             command.add_argument("--sample", type=int, help="read the bytes of N messages only")
             command.add_argument("--seed", type=int)
             command.add_argument("folder")
-        else:
+        elif name == "diff":
             command.add_argument("known", nargs=1)
             command.add_argument("folder")
+        else:
+            command.add_argument("old", help="the older checkpoint")
+            command.add_argument("proof", help="file from `congvan archive consistency`")
     try:
         given = parser.parse_args(arguments)
     except SystemExit as stop:
         return USAGE if stop.code else INTACT
     try:
         policy = read_policy(given)
-    except (Usage, OSError, UnicodeDecodeError) as error:
+        ca = getattr(given, "tsa_ca", None)
+        roots = congvan_stamp.read_roots(Path(ca)) if ca else None
+    except (Usage, OSError, UnicodeDecodeError, congvan_stamp.BadStamp) as error:
         print(f"congvan-verify: {error}", file=sys.stderr)
         return USAGE
     try:
-        return _proof(given, policy) if given.command == "proof" else _archive(given, policy)
+        if given.command == "proof":
+            return _proof(given, policy, roots)
+        return _consistency(given, policy) if given.command == "consistency" else _archive(given, policy, roots)
     except (OSError, UnicodeDecodeError) as error:
         print(f"congvan-verify: {error}", file=sys.stderr)
         return INCOMPLETE
 
 
-def _proof(given: argparse.Namespace, policy: Policy) -> int:
+def _proof(given: argparse.Namespace, policy: Policy, roots: list | None) -> int:
     try:
-        answer = check_proof(policy, Path(given.file).read_bytes(), Path(given.proof).read_text())
+        return _say(given, check_proof(policy, Path(given.file).read_bytes(), Path(given.proof).read_text(), roots))
     except Wrong as error:
-        answer = {"ok": False, "reason": str(error)}
+        return _say(given, {"ok": False, "reason": str(error)})
+
+
+def _consistency(given: argparse.Namespace, policy: Policy) -> int:
+    """Does the log of the newer checkpoint begin with that of the older?"""
+    try:
+        _, size, root = policy.open(Path(given.old).read_text(), quorum=False)
+        old, path, note = read_consistency(Path(given.proof).read_text())
+        origin, new, new_root = policy.open(note)
+        if old != size:
+            raise Wrong(f"the proof is for {old} leaves, the older checkpoint has {size}")
+        check_consistency(old, root, new, new_root, path)
+    except Wrong as error:
+        return _say(given, {"ok": False, "reason": str(error)})
+    return _say(given, {"ok": True, "log": origin, "old_leaves": old, "new_leaves": new})
+
+
+def _say(given: argparse.Namespace, answer: dict[str, object]) -> int:
     if given.json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
@@ -581,11 +763,14 @@ def _proof(given: argparse.Namespace, policy: Policy) -> int:
     return INTACT if answer["ok"] else TAMPERED
 
 
-def _archive(given: argparse.Namespace, policy: Policy) -> int:
-    audit = Audit(Path(given.folder), policy)
-    audit.tree([Path(one).read_text() for one in given.known])
+def _archive(given: argparse.Namespace, policy: Policy, roots: list | None) -> int:
+    audit = Audit(Path(given.folder), policy, roots)
+    known = [Path(one).read_text() for one in given.known]
+    if given.command == "audit":
+        known += fetched(given.witness, policy)
+    audit.tree(known)
     read = audit.bytes(given.sample, given.seed) if given.command == "audit" else 0
-    if given.command == "audit" and not given.known and policy.quorum == "none":
+    if given.command == "audit" and not known and policy.quorum == "none":
         audit.notes.append(
             "no checkpoint from outside was given: a history rewritten with the log's own key would not show"
         )
@@ -593,7 +778,13 @@ def _archive(given: argparse.Namespace, policy: Policy) -> int:
         print(
             json.dumps({"kind": kind, "leaf": leaf, "detail": text}) if given.json else f"{kind}: leaf {leaf}: {text}"
         )
-    summary = {"ok": not audit.damage, "leaves": audit.signed, "messages": read, "notes": audit.notes}
+    summary = {
+        "ok": not audit.damage,
+        "leaves": audit.signed,
+        "cosigned": audit.cosigned,
+        "messages": read,
+        "notes": audit.notes,
+    }
     if given.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:

@@ -19,11 +19,19 @@ from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.database import Database
 from gateway.errors import ConfigError, Failure, Problem
-from gateway.hashtree import BadProof, Verifier
+from gateway.hashtree import (
+    BadProof,
+    Verifier,
+    check_consistency,
+    check_proof,
+    consistency_text,
+    split_note,
+)
+from gateway.hashtree import consistency as make_consistency
 from gateway.message import VIETNAM
 from gateway.search import Query
 from gateway.store import Damaged, open_store
-from gateway.witness import Witnesses
+from gateway.witness import Unwilling, Witnesses, ask, origin_digest
 
 app = typer.Typer(help="Kho lưu trữ / the archive", no_args_is_help=True)
 
@@ -156,6 +164,7 @@ def search(
                 continue
             one = shown(row)
             title = " ".join(part for part in (one["document_code"], one["abstract"] or one["subject"]) if part)
+            title += "  [nhập / imported]" if one["kind"] == "imported" else ""
             typer.echo(f"{one['case']}  {one['received_at'][:16]}  {one['verdict']:<12}  {title}")
             typer.echo(f"    {one['sender'] or '<>'} → {', '.join(one['recipients'])}")
             if row.get("snippet"):
@@ -249,11 +258,22 @@ def export(
 def verify(
     everything: Annotated[bool, typer.Option("--all", help="Đọc lại mọi thư (mặc định) / every message")] = False,
     since: Annotated[str | None, typer.Option(help="Chỉ đọc lại thư từ ngày / messages since")] = None,
+    until: Annotated[str | None, typer.Option(help="Đến hết ngày / to the end of")] = None,
+    first: Annotated[int, typer.Option("--from", min=0, help="Từ lá số / from this leaf")] = 0,
+    last: Annotated[int | None, typer.Option("--to", min=0, help="Đến lá số / to this leaf")] = None,
     sample: Annotated[int | None, typer.Option(min=0, help="Đọc lại ngẫu nhiên N thư / N messages by chance")] = None,
+    seed: Annotated[int | None, typer.Option(help="Chọn lại đúng các thư ấy / the same choice again")] = None,
     known: Annotated[
         list[Path] | None, typer.Option(help="Điểm kiểm tra giữ ở nơi khác / checkpoint kept elsewhere")
     ] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option(help="URL bên chứng kiến hoặc thư mục .note / witness, or folder of notes")
+    ] = None,
     key: Annotated[str, typer.Option(help="Khóa công khai giữ ở nơi khác / public key kept elsewhere")] = "",
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Số tệp đọc cùng lúc / files read at a time")] = 2,
+    resume: Annotated[
+        Path | None, typer.Option(help="Tệp nhớ chỗ đang dở, chạy lại thì làm tiếp / remembers where it was")
+    ] = None,
     as_json: Json = False,
     config: Config = Path("config"),
 ) -> None:
@@ -262,24 +282,34 @@ def verify(
 
     if everything and sample is not None:
         raise typer.BadParameter("--all và --sample không đi với nhau / exclude each other")
-    notes = [path.read_text() for path in known or ()]
+    notes = [read_note(path) for path in known or ()]
     verifier = read_key(key) if key else None
-    start = moment(since)
+    blobs: int | str = "all" if sample is None else sample
+    scope = audit.Scope(blobs, moment(since), moment(until, end=True), first, last, seed)
 
-    async def work(archive: Archive) -> int:
+    async def work(archive: Archive, settings: Gateway) -> int:
         def progress(done: int, size: int) -> None:
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{done}/{size}")
 
-        report = await asyncio.to_thread(
-            audit.audit,
-            archive,
-            blobs="all" if sample is None else sample,
-            since=start,
-            known=notes,
-            key=verifier,
-            progress=progress,
-        )
+        for place in witness or ():
+            origin = (verifier or archive.log.verifier()).name
+            notes.extend(await asyncio.to_thread(remembered, place, origin))
+        try:
+            report = await asyncio.to_thread(
+                audit.audit,
+                archive,
+                scope=scope,
+                known=notes,
+                key=verifier,
+                progress=progress,
+                stamp_roots=settings.timestamps.ca if settings.timestamps else None,
+                jobs=jobs,
+                resume=resume,
+            )
+        except ValueError as error:
+            typer.echo(f"congvan: {error}", err=True)
+            return EX_USAGE
         for one in report.damage:
             if as_json:
                 dump({"kind": one.kind, "leaf": one.leaf, "case": one.case, "detail": one.detail})
@@ -307,21 +337,75 @@ def verify(
             )
         return EX_NO if report.damage else 0
 
-    run(config, work)
+    run_with_settings(config, work)
 
 
 @app.command()
 def prove(
     case: CaseId,
     output: Annotated[Path, typer.Option("-o", "--output", help="Tệp chứng minh .tlog-proof / proof file")],
+    attachment: Annotated[str, typer.Option(help="Chỉ cần cho tệp này trong thư / for this file of the message")] = "",
+    as_json: Json = False,
     config: Config = Path("config"),
 ) -> None:
-    """Một tệp chứng minh thư có trong kho / a proof that the message is in the archive; see `verify-proof`."""
+    """Một tệp chứng minh thư hoặc tệp đính kèm có trong kho / one file that proves a message or an attachment."""
 
     async def work(archive: Archive) -> int:
+        if attachment:
+            row = await archive.row(case)
+            if row is None:
+                raise KeyError(case)
+            names = [one["path"] for one in row["attachments"]]
+            if attachment not in names:
+                known = ", ".join(names) or "–"
+                typer.echo(f"congvan: {case}: không có tệp {attachment}; có / there are: {known}", err=True)
+                return EX_NO
         proof = await archive.prove(case)
         await asyncio.to_thread(output.write_text, proof)
-        typer.echo(f"{output}; khóa / key: {archive.log.verifier()}", err=True)
+        found = check_proof(proof, *archive.log.verifiers())
+        names = [line.split(" ")[1] for line in split_note(found.note)[1]]
+        told = {
+            "file": str(output),
+            "key": str(archive.log.verifier()),
+            "leaf": found.index,
+            "signed_leaves": found.checkpoint.size,
+            "cosigned_by": sorted(set(names) - {found.checkpoint.origin}),
+            "time_stamp": bool(found.stamp),
+        }
+        if as_json:
+            dump(told)
+        else:
+            typer.echo("; ".join(f"{name}: {value}" for name, value in told.items()), err=True)
+        return 0
+
+    run(config, work)
+
+
+@app.command()
+def consistency(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Điểm kiểm tra cũ / the older checkpoint")],
+    new: Annotated[Path | None, typer.Argument(metavar="[NEW]", help="Mới hơn / newer one; default the newest")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Tệp, - là đầu ra / file, - for stdout")] = Path("-"),
+    config: Config = Path("config"),
+) -> None:
+    """Chứng minh kho chỉ thêm, không sửa, giữa hai điểm kiểm tra / proof that only leaves were added in between."""
+    first, second = read_note(old), read_note(new) if new is not None else ""
+
+    async def work(archive: Archive) -> int:
+        note = second or await asyncio.to_thread(archive.log.newest_note)
+        try:
+            before, after = archive.log.open(first), archive.log.open(note)
+            nodes = archive.log.nodes(after.size)
+            path = await asyncio.to_thread(make_consistency, before.size, after.size, nodes)
+            text = consistency_text(before.size, path, note)
+            check_consistency(text, first, *archive.log.verifiers())
+        except (BadProof, ValueError) as error:
+            typer.echo(f"congvan: {error}", err=True)
+            return EX_NO
+        if str(output) == "-":
+            typer.echo(text, nl=False)
+        else:
+            await asyncio.to_thread(output.write_text, text)
         return 0
 
     run(config, work)
@@ -410,6 +494,30 @@ def rotate_key(
         return 0
 
     run(config, work)
+
+
+def read_note(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+
+
+def remembered(place: str, origin: str) -> list[str]:
+    """The newest checkpoint that a witness knows of this log, or all that lie in a folder. Raises Failure."""
+    if not place.startswith(("http://", "https://")):
+        texts = [path.read_text(errors="replace") for path in sorted(Path(place).rglob("*.note"))]
+        found = [text for text in texts if text.startswith(f"{origin}\n")]
+        if not found:
+            raise Failure(f"{place}: no checkpoint of {origin}")
+        return found
+    try:
+        status, _, data = ask(f"{place.rstrip('/')}/{origin_digest(origin)}/checkpoint", None, 30)
+    except Unwilling as error:
+        raise Failure(str(error)) from None
+    if status != 200:
+        raise Failure(f"{place}: HTTP {status} for {origin}")
+    return [data.decode("utf-8", "replace")]
 
 
 def read_key(text: str) -> Verifier:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gateway.hashtree import BadProof, Verifier, check_proof
+from gateway import timestamps
+from gateway.archive import from_ms, stamp
+from gateway.hashtree import BadProof, Proof, Verifier, check_proof, signatures_by, split_note
 
 app = typer.Typer()
 
@@ -19,40 +21,55 @@ def verify_proof(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Thư .eml hoặc tệp đính kèm / message or attachment")],
     proof: Annotated[Path, typer.Option(help="Tệp từ `archive prove` / proof file")],
     key: Annotated[str, typer.Option(help="Khóa công khai của kho, hoặc tệp chứa nó / the log's public key")],
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="Khóa bên chứng kiến phải có chữ ký / key of a witness that must have signed"),
+    ] = None,
+    tsa_ca: Annotated[
+        Path | None, typer.Option(help="Chứng thư gốc của bên cấp dấu thời gian (PEM) / roots of the time stamps")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Kiểm chứng một thư bằng tệp chứng minh: 0 đúng, 1 không đúng / check a proof: 0 holds, 1 does not."""
     try:
-        verifier = Verifier.parse(Path(key).read_text() if Path(key).is_file() else key)
+        verifier = read_key(key)
+        witnesses = [read_key(one) for one in witness or ()]
+        roots = timestamps.read_roots(tsa_ca) if tsa_ca is not None else None
         text = proof.read_text()
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except (BadProof, OSError, UnicodeDecodeError) as error:
+    except (BadProof, timestamps.BadStamp, OSError, UnicodeDecodeError) as error:
         typer.echo(f"congvan: {error}", err=True)
         raise typer.Exit(2) from None
     try:
         proved = check_proof(text, verifier)
-        index, entry, checkpoint = proved.index, json.loads(proved.entry), proved.checkpoint
+        entry = json.loads(proved.entry)
         what = matches(entry, digest)
+        attested = others(proved, witnesses, roots)
     except (BadProof, ValueError) as error:
         if as_json:
             typer.echo(json.dumps({"ok": False, "reason": str(error)}))
         else:
             typer.echo(f"KHÔNG ĐÚNG / does not hold: {error}")
         raise typer.Exit(1) from None
+    times = entry.get("times", {})
     answer = {
         "ok": True,
         "what": what,
         "sha256": digest,
         "case": entry["case"],
-        "leaf": index,
+        "leaf": proved.index,
         "archived_at": entry["t"],
         "received_at": entry["received"],
+        "clock_synchronised": times.get("clock_synchronised"),
+        "first_received_field": times.get("first_received", ""),
+        "date_field": times.get("date_field", ""),
         "sender": entry["sender"],
         "recipients": entry["recipients"],
         "verdict": entry["verdict"],
-        "log": checkpoint.origin,
-        "signed_leaves": checkpoint.size,
-        "signed": list(checkpoint.extra),
+        "log": proved.checkpoint.origin,
+        "signed_leaves": proved.checkpoint.size,
+        "signed": list(proved.checkpoint.extra),
+        **attested,
     }
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
@@ -60,6 +77,35 @@ def verify_proof(
         typer.echo("ĐÚNG / holds")
         for name, value in answer.items():
             typer.echo(f"  {name}: {value}")
+
+
+def read_key(text: str) -> Verifier:
+    """A key given as itself or as a file that holds it. Raises BadProof, OSError."""
+    return Verifier.parse(Path(text).read_text() if Path(text).is_file() else text)
+
+
+def others(proved: Proof, witnesses: list[Verifier], roots: list[Any] | None) -> dict[str, Any]:
+    """What witnesses and the time stamp say of the checkpoint. Raises BadProof when one that must have signed did not,
+    or the stamp does not hold."""
+    body, lines = split_note(proved.note)
+    found = {one.name: at for one, at, _ in signatures_by(body, lines, witnesses)}
+    for one in witnesses:
+        if one.name not in found:
+            raise BadProof(f"the witness {one.name} has not signed this checkpoint")
+    names = sorted({line.split(" ")[1] for line in lines} - {proved.checkpoint.origin} - found.keys())
+    told: dict[str, Any] = {
+        "cosigned": [{"witness": name, "at": stamp(from_ms(at * 1000))} for name, at in found.items()],
+        "cosigned_not_looked_at": names,
+        "time_stamp": "none" if not proved.stamp else "not looked at: no --tsa-ca",
+    }
+    if proved.stamp and roots is not None:
+        try:
+            found_stamp = timestamps.check(proved.stamp, body.encode(), roots)
+        except timestamps.BadStamp as error:
+            raise BadProof(f"the time stamp: {error}") from None
+        told["time_stamp"] = found_stamp.at.isoformat()
+        told["time_stamp_by"] = found_stamp.authority
+    return told
 
 
 def matches(entry: object, digest: str) -> str:
