@@ -155,6 +155,7 @@ class Case:
     history: History | None = None
     core: str = ""  # what the message is below the fields that servers put on top (`likeness.core`)
     alerts: tuple[Alert, ...] = ()
+    kind: str = "mail"  # or `imported`: old mail from files, which nobody here saw arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +412,7 @@ class Archive:
             "date_field": clean(said.date)[:100],
         }
         leaf = append_leaf(connection, now, entry)
-        counts: Iterable[Count] = (*case.counts, *_recalls(case))
+        counts: Iterable[Count] = (*case.counts, *(_recalls(case) if case.kind == "mail" else ()))
         if sighting is None and case.core and (first := sightings.watched(connection, row["sha256"], case.core)):
             counts = sightings.uncounted(connection, first, counts)
         _count(connection, counts, received.at, row["id"])
@@ -419,7 +420,8 @@ class Archive:
             append_notice(connection, notice, notice_digest, now)
         for alert in case.alerts:
             append_alert(connection, alert, int(now * 1000))
-        self._follow_up(connection, row["id"], row["message_class"], ())
+        if case.kind == "mail":
+            self._follow_up(connection, row["id"], row["message_class"], ())
         return Receipt(row["id"], leaf, from_ms(int(now * 1000)))
 
     def _follow_up(self, connection: Connection, case: str, message_class: str, counts: Iterable[Count]) -> None:
@@ -532,6 +534,10 @@ class Archive:
     async def first_case(self, sha256: str, core: str) -> str:
         """The first received message of these bytes or of this core, whichever way it came, or empty."""
         return await self.database.read(lambda connection: sightings.first(connection, sha256, core))
+
+    async def imported_case(self, sha256: str) -> str:
+        """The case of these bytes, received or imported, or empty."""
+        return await self.database.read(lambda connection: _imported(connection, sha256))
 
     async def buried(self, digest: str, alike: str) -> str:
         """The tombstone of the same secret, by the `disguise` of its bytes or of its core; empty when there is none."""
@@ -1068,6 +1074,13 @@ def _texts(facts: Inspection) -> bytes:
     if facts.message.body_text.strip():
         texts.setdefault("", facts.message.body_text)
     return zlib.compress(canonical(texts), 1) if texts else b""
+
+
+def _imported(connection: Connection, sha256: str) -> str:
+    """The case of these bytes, received or imported, or empty."""
+    m = db.message.c
+    question = select(m.id).where(m.sha256 == sha256, m.kind.in_(("mail", "imported"))).order_by(m.id).limit(1)
+    return connection.execute(question).scalar() or ""
 
 
 def _receipt(connection: Connection, case: str) -> Receipt:

@@ -153,6 +153,9 @@ class Budget(Settings):
     """What inspection may take."""
 
     seconds: Duration = 20  # for one message, before 250; Outlook gives up after 60
+    late: Duration = Field(
+        300.0, gt=0
+    )  # for what took longer: it goes on while the message waits, under a key of its own
     workers: int = Field(2, ge=1)
     memory: Size = 1 << 30  # address space of one worker
     file_seconds: Duration = 10  # CPU seconds for one file

@@ -76,6 +76,24 @@ def boot(hostname: str, policy_digest: str) -> dict[str, Any]:
     }
 
 
+def inspecting(settings: config.Gateway, config_path: Path, log: Any, *, late: bool = False) -> Inspector:
+    """The inspection workers. late: with the time that there is when nobody waits for the answer."""
+    budget = settings.budget
+    if late:
+        most = {"seconds": budget.late, "file_seconds": budget.late / 2, "ocr_seconds": budget.late / 2}
+        budget = budget.model_copy(update=most)
+    return Inspector(
+        {
+            "budget": budget.model_dump(mode="json"),
+            "trust": str((config_path / "trust").resolve()),
+            "clamd": settings.clamd.model_dump(mode="json") if settings.clamd else None,
+        },
+        workers=budget.workers,
+        seconds=budget.seconds,
+        log=log,
+    )
+
+
 class Daemon:
     """Everything that runs, in the order in which it starts. `run` returns when it has ended in good order."""
 
@@ -106,16 +124,7 @@ class Daemon:
         store = open_store(settings)
         archive = self.archive = Archive(database, store, settings)
         archive.follower = register.Follower(settings.registers, self._log)
-        inspector = self._inspector = Inspector(
-            {
-                "budget": settings.budget.model_dump(mode="json"),
-                "trust": str((self._config / "trust").resolve()),
-                "clamd": settings.clamd.model_dump(mode="json") if settings.clamd else None,
-            },
-            workers=settings.budget.workers,
-            seconds=settings.budget.seconds,
-            log=self._log,
-        )
+        inspector = self._inspector = inspecting(settings, self._config, self._log)
         queue = self.queue = Queue(database, store, settings, log=self._log, mail_log=mail_log)
         alerts = Alerts(settings, archive, log=self._log, mail_log=mail_log)
         self.pipeline = Pipeline(

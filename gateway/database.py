@@ -53,10 +53,10 @@ message = Table(
     "message",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # mail: received; notice, dsn, alert: written by us and owed to somebody
+    Column("kind", Text, nullable=False),  # mail: received; imported: old mail from files; notice, dsn, alert: written by us
     Column("about", Text),  # for notice and dsn: the case they speak of
     Column("direction", Text, nullable=False),  # in, out, internal
-    Column("channel", Text, nullable=False),  # submission, relay, filter, imap, gateway
+    Column("channel", Text, nullable=False),  # submission, relay, filter, imap, journal, import, gateway
     Column("received_at", BigInteger, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("size", BigInteger, nullable=False),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -144,6 +146,88 @@ def restore(
             err=True,
         )
     raise typer.Exit(EX_NO if done.damage else 0)
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="EML, mbox, Maildir, thư mục / files and folders")
+    ],
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Nhập thư cũ; làm lại nhiều lần được / import old mail; what is there already is left alone."""
+    from gateway import log as logs
+    from gateway import mailfiles
+    from gateway.daemon import inspecting, read_rules
+    from gateway.pipeline import Pipeline
+
+    settings, rules = read_settings(config), read_rules(config)
+    settings.data.joinpath("blobs").mkdir(mode=0o750, parents=True, exist_ok=True)
+    logs.configure(json=False)
+    counts = dict.fromkeys(("imported", "known", "secret", "undecided", "skipped", "failed"), 0)
+
+    def told(found: mailfiles.Found, result: str, case: str, reason: str = "") -> None:
+        counts[result] += 1
+        if as_json:
+            dump({"source": found.source, "form": found.form, "result": result, "case": case, "reason": reason})
+        elif result in ("secret", "undecided", "failed"):
+            words = {
+                "secret": "có dấu mật, không lưu; báo người phụ trách / carries a secrecy mark, not archived",
+                "undecided": "chưa kiểm tra xong, nhập lại sau / not inspected in time, import it again",
+            }
+            typer.echo(f"{found.source}: {words.get(result) or reason}")
+
+    async def work(archive: Archive) -> int:
+        log = logs.get()
+        inspector = inspecting(settings, config, log, late=True)
+        pipeline = Pipeline(
+            settings, rules, inspector=inspector, archive=archive, clamd=settings.clamd, wake=lambda: None, log=log,
+            mail_log=logs.MailLog(io.StringIO()), data=settings.data,
+        )  # fmt: skip
+        workers = asyncio.create_task(inspector.run())
+        total = sum(await asyncio.to_thread(lambda: [mailfiles.size(path) for path in paths]))
+        source = (found for path in paths for found in mailfiles.find(path))
+        taking, done = asyncio.Lock(), 0
+
+        async def take() -> None:
+            nonlocal done
+            while True:
+                async with taking:
+                    found = await asyncio.to_thread(next, source, None)
+                if found is None:
+                    return
+                if found.problem:
+                    told(found, "skipped" if found.skipped else "failed", "", found.problem)
+                    continue
+                result, case = await pipeline.imported(found.data, found.form)
+                told(found, result, case)
+                done += len(found.data)
+                _progress("byte", min(done, total), total)
+
+        tasks = [asyncio.create_task(take()) for _ in range(settings.budget.workers + 1)]
+        try:
+            await asyncio.gather(*tasks)
+            with contextlib.suppress(Failure):  # the running gateway may sign at the same moment
+                await archive.checkpoint()
+        finally:
+            for task in (*tasks, workers):
+                task.cancel()
+            await asyncio.gather(*tasks, workers, return_exceptions=True)
+            await inspector.stop()
+        if as_json:
+            dump({"ok": not counts["failed"] and not counts["undecided"], **counts})
+        else:
+            words = {
+                "imported": "đã nhập/imported", "known": "đã có/known", "secret": "mật/secret",
+                "undecided": "chưa rõ/undecided", "skipped": "không phải thư/no mail", "failed": "lỗi/failed",
+            }  # fmt: skip
+            typer.echo(
+                ", ".join(f"{counts[key]} {text}" for key, text in words.items() if counts[key] or key == "imported")
+            )
+        return EX_NO if counts["failed"] or counts["undecided"] else 0
+
+    run(config, work)
 
 
 @app.command()
