@@ -496,6 +496,7 @@ class _Audit:
                             wanted[found[0]] = readers.submit(self._blob, found[0])
                 for leaf, digest, size in named:
                     self.report.messages += 1
+                    self.report.imported += b'"kind":"imported"' in leaf.entry
                     if digest not in checked:
                         checked[digest] = wanted[digest].result()
                         self.report.bytes += size if not checked[digest] else 0
@@ -517,6 +518,7 @@ class _Audit:
                 raise ValueError("it is of another archive, or of another range")
             self.report.damage += [Damage(*one) for one in told["damage"]]
             self.report.messages, self.report.bytes = told["messages"], told["bytes"]
+            self.report.imported = told["imported"]
             return int(told["next"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.resume}: {error}; delete it to begin anew") from None
@@ -530,6 +532,7 @@ class _Audit:
             "log": self.log.origin,
             "next": after,
             "messages": self.report.messages,
+            "imported": self.report.imported,
             "bytes": self.report.bytes,
             "damage": [[one.kind, one.leaf, one.case, one.detail] for one in ours if one.leaf is not None],
         }

@@ -323,6 +323,7 @@ def verify(
                     "leaves": report.leaves,
                     "signed": report.signed,
                     "messages": report.messages,
+                    "imported": report.imported,
                     "bytes": report.bytes,
                     "notes": report.notes,
                 }
@@ -332,8 +333,8 @@ def verify(
                 typer.echo(f"ghi chú / note: {note}")
             state = "nguyên vẹn / intact" if not report.damage else f"{len(report.damage)} hư hại / damaged"
             typer.echo(
-                f"{state}: {report.leaves} lá/leaves, {report.signed} đã ký/signed, {report.messages} thư/messages, "
-                f"{report.bytes} byte"
+                f"{state}: {report.leaves} lá/leaves, {report.signed} đã ký/signed, {report.messages} thư/messages"
+                f"{f' ({report.imported} nhập/imported)' if report.imported else ''}, {report.bytes} byte"
             )
         return EX_NO if report.damage else 0
 
