@@ -114,6 +114,37 @@ def of_secret(settings: config.Alerts | None, received: Received) -> tuple[Alert
     return (Alert(f"secret|{received.case}", "secret", "", text, reaches, settings.give_up, case=received.case),)
 
 
+def problems(settings: config.Alerts) -> list[str]:
+    """What a look at the files of the channels shows: programs and keys that cannot be used."""
+    found = []
+    for one in settings.channels:
+        where = f"alerts: channel {one.name}"
+        if one.argv and not os.access(one.argv[0], os.X_OK):
+            what = "is not a program that may be run" if Path(one.argv[0]).exists() else "is not there"
+            found.append(f"{where}: argv: {one.argv[0]} {what}")
+        if one.ca is not None and not one.ca.is_file():
+            found.append(f"{where}: ca: {one.ca} is not there")
+        if one.secret_file is not None:
+            try:
+                read_secret(one)
+            except Failure as failure:
+                found.append(f"alerts: {failure.private}: {one.secret_file}")
+    return found
+
+
+def unreachable(settings: config.Alerts, directory: Directory, at: dt.date) -> list[str]:
+    """Agencies with mailboxes whose leaders, delegate and clerk have neither a number nor an address that a channel
+    could use: an urgent document for them is told to the administrator, or to nobody."""
+    if settings.urgent is None:
+        return []
+    found = []
+    for agency in directory.agencies(at):
+        roles = {one.role for one in _leaders(settings, settings.urgent, agency, True)}
+        if not roles - {"admin"} and (agency.domains or any(directory.mailboxes(agency.id))):
+            found.append(agency.id)
+    return found
+
+
 def _of_malware(settings: config.Alerts, case: keeping.Case) -> tuple[Alert, ...]:
     """Once a day for one sender: who sends one usually sends many."""
     if settings.security is None:

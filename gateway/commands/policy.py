@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import ssl
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import config, directory, policy, schemas, trials
-from gateway.errors import ConfigError
+from gateway import alerts, config, directory, policy, returns, schemas, trials
+from gateway.errors import ConfigError, Problem
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
 
@@ -122,9 +123,10 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
     from gateway.inspection.trust import TrustStore
 
     problems: list[Any] = []
-    judged_by = agencies = None
+    settings = judged_by = agencies = None
     try:
-        config.read(folder)
+        settings = config.read(folder)
+        problems += _files(folder, settings)
     except ConfigError as error:
         problems += error.problems
     try:
@@ -137,6 +139,19 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
         problems += error.problems
     if judged_by is not None and agencies is not None:
         problems += policy.cross_check(judged_by, agencies)
+    try:
+        returns.Templates(folder / "templates").check()
+    except ConfigError as error:
+        problems += error.problems
+    if settings is not None and settings.alerts is not None and agencies is not None:
+        missing = alerts.unreachable(settings.alerts, agencies, dt.datetime.now(VIETNAM).date())
+        if missing:  # a state, not a mistake: the administrator is told instead
+            named = ", ".join(missing[:5]) + (f" … ({len(missing)})" if len(missing) > 5 else "")
+            typer.echo(
+                f"directory/agencies: chưa có lãnh đạo, người thay hay văn thư để báo văn bản khẩn / nobody to tell of"
+                f" urgent documents: {named}",
+                err=True,
+            )
     for path in sorted((folder / "trials").glob("*.yaml")):
         try:
             trials.load(path, f"trials/{path.name}")
@@ -149,6 +164,37 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
         else:  # a state, not a mistake: every signature is UNTRUSTED_CHAIN and its message held
             typer.echo(f"{folder}/trust: chưa có gốc tin cậy / no trusted root: chữ ký số sẽ bị tạm giữ", err=True)
     return problems, judged_by, agencies
+
+
+def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
+    """Files that `gateway.yaml` names and that cannot be used, and domains without a way to their mailboxes."""
+    where = str(folder / "gateway.yaml")
+    named = {"tls.certificate": settings.tls.certificate, "tls.key": settings.tls.key}
+    if settings.passwords is not None:
+        named["passwords.ca"] = settings.passwords.ca
+    for hop in settings.next_hops:
+        named |= {f"next_hops.{hop.name}.ca": hop.ca, f"next_hops.{hop.name}.password_file": hop.password_file}
+    found = []
+    for key, path in named.items():
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except OSError as error:
+            found.append(f"{key}: {path}: {error.strerror}")
+    if not found and settings.tls.certificate is not None and settings.tls.key is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                settings.tls.certificate, settings.tls.key
+            )
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            found.append(f"tls: certificate and key cannot be used together: {reason}")
+    for domain in settings.domains:
+        if settings.hop_for(domain.removeprefix(".")) is None:
+            found.append(f"domains: {domain!r} has no next hop; add it to the `domains` of one, or use '*'")
+    if settings.alerts is not None:
+        found += alerts.problems(settings.alerts)
+    return [Problem(where, 0, 0, text) for text in found]
 
 
 def _reader(folder: Path) -> trials.Reader:
