@@ -213,6 +213,13 @@ def events(province: Province, months: list[str], per_month: int, seed: int) -> 
                 add(own.id, way, late, "TM-03", "warn")
             if chance.random() < 0.03:
                 add(own.id, way, "finding", "DL-01", "observe", "deliver")
+            if chance.random() < 0.05:
+                name, value = chance.choice(
+                    [("meeting", "on_time"), ("meeting", "late"), ("calendar", "lead_ok"), ("calendar", "late")]
+                )
+                add(own.id, way, name, value=value)
+            if chance.random() < 0.02:
+                add(own.id, way, *chance.choice([("refused_envelope", "MB-01", "enforce"), ("exception",)]))
             if way == "out" and fate < 0.9 and chance.random() < 0.3:
                 box = chance.choice(["van.thu", "cv0", "cv1"])
                 digest = hashlib.sha256(f"{box}@{own.id}.tinh.gov.vn".encode()).hexdigest()[:16]
