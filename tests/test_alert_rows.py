@@ -8,9 +8,11 @@ import dataclasses
 import datetime as dt
 import json
 import os
+import re
 import ssl
 import stat
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from gateway import archive as keeping
 from gateway import config, directory
@@ -499,3 +502,39 @@ def test_two_gateways_over_one_database_tell_once(tmp_path: Path, receiver: Rece
         assert sorted(one.json["to"] for one in receiver.requests) == [f"849{number:02}" for number in range(30)]
 
     run(work())
+
+
+def test_the_examples_of_the_document_are_channels() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "alerts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    (gateways,) = [textwrap.dedent(block) for block in blocks if "# Kannel" in block]
+    for one in YAML(typ="safe").load(gateways):
+        config.AlertChannel.model_validate(one)
+    (settings,) = [textwrap.dedent(block) for block in blocks if "escalate: 10m" in block]
+    config.Alerts.model_validate(YAML(typ="safe").load(settings)["alerts"])
+
+
+@pytest.mark.parametrize(
+    ("channel", "words"),
+    [
+        ({"kind": "sms", "url": "https://{agency}/gui"}, "a fixed host"),
+        ({"kind": "sms", "url": "https://x.vn:{id}/gui"}, "a fixed host"),
+        ({"kind": "sms", "url": "https://x.vn{document}.ke-gian.vn/"}, "a fixed host"),
+        ({"kind": "sms", "url": "https://a@x.vn/"}, "a fixed host"),
+        ({"kind": "sms", "url": "file:///etc/passwd"}, "a fixed host"),
+        ({"kind": "sms", "url": "http://sms.tinh.gov.vn/"}, "http://"),
+        ({"kind": "sms", "url": "https://x.vn/?k={secret}"}, "needs `secret_file`"),
+        ({"kind": "sms", "url": "https://x.vn/?k={abstract}"}, "unknown value {abstract}"),
+        ({"kind": "http", "url": "https://x.vn/", "headers": {"X-A": "a\r\nHost: b"}}, "one line"),
+        ({"kind": "http", "url": "https://x.vn/", "headers": {"X-A": "{text}"}}, "unknown value {text}"),
+        ({"kind": "http", "url": "https://x.vn/", "success": "("}, "not a pattern"),
+        ({"kind": "http"}, "`url` is needed"),
+        ({"kind": "mail", "url": "https://x.vn/"}, "`url` is not for"),
+        ({"kind": "command", "argv": ["goi-dien"]}, "the whole path of a program"),
+        ({"kind": "command", "argv": ["/usr/bin/{document}"]}, "the whole path of a program"),
+        ({"kind": "command", "argv": ["/bin/x", "{secret}"]}, "unknown value {secret}"),
+    ],
+)
+def test_settings_that_would_let_a_message_choose(channel: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        config.AlertChannel.model_validate({"name": "x", **channel})
