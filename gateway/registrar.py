@@ -330,12 +330,15 @@ def again(connection: Connection, cases: list[str], settings: Registers, elsewhe
     return count
 
 
-def sweep(connection: Connection, settings: Registers) -> int:
-    """Take out what the archive does not say any more: messages that do not count, and entries without one. Their
-    numbers stay as they were given. Returns how many entries."""
-    s, e = db.register_source.c, db.register_entry.c
+def part(connection: Connection, settings: Registers) -> None:
+    """Take messages that do not count out of all entries."""
     counted = select(db.message.c.id).where(*_counts(settings))
-    connection.execute(delete(db.register_source).where(s.message.not_in(counted)))
+    connection.execute(delete(db.register_source).where(db.register_source.c.message.not_in(counted)))
+
+
+def sweep(connection: Connection) -> int:
+    """Take out entries that no message is in any more. Their numbers stay as they were given. Returns how many."""
+    s, e = db.register_source.c, db.register_entry.c
     alone = select(e.id).where(e.origin == "mail", ~exists().where(s.entry == e.id))
     keys = list(connection.execute(alone).scalars())
     for key in keys:
@@ -355,13 +358,15 @@ async def rebuild(database: Database, settings: Registers, *, everything: bool =
     """Make registers of the archive, in pieces that mail does not wait for, also beside a running gateway. Returns how
     many messages were looked at. everything: also messages that have entries already."""
     elsewhere = await database.read(seen_elsewhere)
+    if everything:
+        await database.write(lambda c: part(c, settings))
     after, looked_at = "", 0
     while cases := await database.read(lambda c, after=after: due(c, after, everything, settings)):
         await database.write(lambda c, cases=cases: again(c, cases, settings, elsewhere))
         after = cases[-1]
         looked_at += len(cases)
     if everything:
-        await database.write(lambda c: sweep(c, settings))
+        await database.write(sweep)
     return looked_at
 
 
