@@ -243,27 +243,30 @@ def _reaches(
     pressing: bool = False,
     delay: float = 0,
 ) -> list[Reach]:
-    found = []
-    for name in channels:
-        channel = settings.channel(name)
-        kind = channel.kind if channel is not None else ""
-        phone = international(person.phone)
-        if phone if kind == "sms" else person.email if kind == "mail" else phone or person.email:
-            found.append(Reach(name, role, phone, person.email, delay, pressing))
-    return found
+    return [one for name in channels if (one := _reach(settings, name, role, person, pressing, delay)) is not None]
+
+
+def _reach(
+    settings: config.Alerts,
+    name: str,
+    role: str,
+    person: Contact | config.PersonAlerts,
+    pressing: bool,
+    delay: float,
+) -> Reach | None:
+    """One channel to one person; None when it needs a number or an address that they do not have."""
+    channel = settings.channel(name)
+    kind = channel.kind if channel is not None else ""
+    phone, email = "" if kind == "mail" else international(person.phone), "" if kind == "sms" else person.email
+    # A service or program may know by itself whom to call as administrator or officer.
+    known = role in ("admin", "security") and kind in ("http", "command")
+    return Reach(name, role, phone, email, delay, pressing) if phone or email or known else None
 
 
 def _person(
     settings: config.Alerts, person: config.PersonAlerts, role: str, pressing: bool = False
 ) -> tuple[Reach, ...]:
-    """The security officer or the administrator, who needs no number where a service knows whom to call."""
-    kinds = {one.name: one.kind for one in settings.channels}
-    phone = international(person.phone)
-    return tuple(
-        Reach(name, role, phone, person.email, 0, pressing)
-        for name in person.channels
-        if (phone if kinds[name] == "sms" else person.email if kinds[name] == "mail" else True)
-    )
+    return tuple(_reaches(settings, person.channels, role, person, pressing))
 
 
 def _is_mail(settings: config.Alerts, reach: Reach) -> bool:

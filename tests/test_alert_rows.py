@@ -245,7 +245,7 @@ def test_leaders_then_the_delegate_and_somebody_always(known: Directory) -> None
     xa, phuong, khong = owed(known, {"xa": "queued", "phuong": "seen", "khong": "queued", "so": "queued"})
     assert people(xa) == [
         ("leader", "sms", "84901000001", 0), ("leader", "thu", "pct@xa.gov.vn", 0),
-        ("delegate", "sms", "84903000003", 600), ("delegate", "thu", "84903000003", 600),
+        ("delegate", "sms", "84903000003", 600), ("delegate", "thu", "vp@xa.gov.vn", 600),
     ]  # fmt: skip
     assert people(phuong) == [("clerk", "sms", "84904000004", 0)]
     assert people(khong) == [("admin", "thu", "quan.tri@so.gov.vn", 0)]

@@ -198,6 +198,9 @@ contacts:
   agency_name: Ủy ban nhân dân tỉnh Demo
   clerk_email: vanthu@{samples.DOMAIN}
   notice_from: cong-thu@{samples.DOMAIN}
+alerts:
+  channels: [{{name: thu, kind: mail}}]
+  urgent: {{channels: [thu]}}
 registers:
   default: {{incoming: allocate, outgoing: allocate}}
 """,
@@ -339,6 +342,7 @@ Xem tiếp, ở cửa sổ khác / go on, in another terminal:
   ./run archive search --config {shown} 15/TB-SNV
   ./run held list --config {shown}
   ./run queue list --config {shown}
+  ./run alerts list --config {shown}
   ./run stats --config {shown}
   ./run archive verify --config {shown}
 """,

@@ -339,6 +339,8 @@ agencies:
     level: district
     parent: ubnd-tinh
     organ_id: H99.21
+    leaders: [{{title: Chủ tịch, phone: "0900 000 001", email: chutich.huyenmau@{DOMAIN}}}]
+    delegate: {{title: Phó Chủ tịch, phone: "0900 000 002", email: phochutich.huyenmau@{DOMAIN}}}
   - id: xa-mau
     name: Ủy ban nhân dân xã Mẫu
     short_name: UBND xã Mẫu
