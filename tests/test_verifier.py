@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,8 @@ def audit(capsys, folder: Path, *more: object) -> tuple[int, set[str]]:
 
 
 def test_it_runs_alone_without_network_and_gateway(original, tmp_path):
-    shutil.copy(PROGRAM, tmp_path)
+    for name in ("congvan_verify.py", "congvan_stamp.py"):
+        shutil.copy(PROGRAM.with_name(name), tmp_path)
     env = {"PATH": os.environ["PATH"], "PYTHONNOUSERSITE": "1"}
     script = (
         "import sys; import congvan_verify as c; code = c.main(sys.argv[1:]);"
@@ -103,7 +105,9 @@ def test_it_runs_alone_without_network_and_gateway(original, tmp_path):
 def test_whole_is_called_whole(capsys, folder):
     for known in ("known0.note", "known1.note", "known2.note"):
         code, lines = check(capsys, "audit", "--json", "--key", key(folder), "--known", folder / known, folder)
-        assert code == 0 and lines == [{"ok": True, "leaves": MESSAGES, "messages": MESSAGES, "notes": []}]
+        assert code == 0 and lines == [
+            {"ok": True, "leaves": MESSAGES, "cosigned": 0, "messages": MESSAGES, "notes": []}
+        ]
     code, lines = check(capsys, "audit", "--json", "--key", key(folder), folder)
     assert code == 0 and "outside" in lines[-1]["notes"][0]
 
@@ -254,8 +258,8 @@ def cosign(note: str, name: str, seed: bytes, at: int) -> tuple[str, str]:
 def test_witnesses(capsys, folder, tmp_path):
     checkpoint = folder / "log" / "checkpoint"
     note = checkpoint.read_text()
-    one, note_one = cosign(note, "w1.example", b"1" * 32, 1790000000)
-    two, note_both = cosign(note_one, "w2.example", b"2" * 32, 1790000001)
+    one, note_one = cosign(note, "w1.example", b"1" * 32, int(time.time()))
+    two, note_both = cosign(note_one, "w2.example", b"2" * 32, int(time.time()))
     policy = tmp_path / "policy.txt"
     policy.write_text(
         f"# của kho\nlog {Path(key(folder)).read_text().strip()}\n"

@@ -88,14 +88,14 @@ def others(proved: Proof, witnesses: list[Verifier], roots: list[Any] | None) ->
     """What witnesses and the time stamp say of the checkpoint. Raises BadProof when one that must have signed did not,
     or the stamp does not hold."""
     body, lines = split_note(proved.note)
-    found = {one.name: at for one, at, _ in signatures_by(body, lines, witnesses)}
+    found = {one: at for one, at, _ in signatures_by(body, lines, witnesses)}
     for one in witnesses:
-        if one.name not in found:
-            raise BadProof(f"the witness {one.name} has not signed this checkpoint")
-    names = sorted({line.split(" ")[1] for line in lines} - {proved.checkpoint.origin} - found.keys())
+        if one not in found:
+            raise BadProof(f"the witness {one.name} has not signed this checkpoint with the key {one.key_id.hex()}")
+    names = {line.split(" ")[1] for line in lines} - {proved.checkpoint.origin, *(one.name for one in found)}
     told: dict[str, Any] = {
-        "cosigned": [{"witness": name, "at": stamp(from_ms(at * 1000))} for name, at in found.items()],
-        "cosigned_not_looked_at": names,
+        "cosigned": [{"witness": one.name, "at": stamp(from_ms(at * 1000))} for one, at in found.items()],
+        "cosigned_not_looked_at": sorted(names),
         "time_stamp": "none" if not proved.stamp else "not looked at: no --tsa-ca",
     }
     if proved.stamp and roots is not None:
