@@ -81,7 +81,7 @@ def check(
             raise BadStamp("it answers another query (wrong nonce)")
         status = _verify(data, body, roots, at)
         subject = status.signing_cert.subject.human_friendly
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BadStamp(f"not an RFC 3161 response: {' '.join(str(error).split())[:120]}") from None
     usage = status.signing_cert.extended_key_usage_value
     if usage is None or "time_stamping" not in usage.native:
@@ -103,13 +103,12 @@ def check(
 
 def _token(response: bytes) -> tuple[Any, Any]:
     """SignedData and TSTInfo. Raises BadStamp, ValueError."""
-    answer = tsp.TimeStampResp.load(response, strict=True)
-    status = answer["status"]["status"].native
+    told = tsp.PKIStatusInfo.load(core.SequenceOf.load(response, strict=True, spec=core.Any)[0].dump())
+    status = told["status"].native
     if status not in ("granted", "granted_with_mods"):
-        words = answer["status"]["status_string"].native or []
-        why = answer["status"]["fail_info"].native or []
+        words, why = told["status_string"].native or [], told["fail_info"].native or []
         raise BadStamp(f"the authority refused: {', '.join([status, *words, *sorted(why)])}")
-    token = answer["time_stamp_token"]
+    token = tsp.TimeStampResp.load(response, strict=True)["time_stamp_token"]
     if token["content_type"].native != "signed_data":
         raise BadStamp("not signed data")
     data = token["content"]

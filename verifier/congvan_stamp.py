@@ -178,7 +178,7 @@ def _signature(
                 key.verify(raw, message, padding.PKCS1v15(), chosen)
             else:
                 raise BadStamp("its signature algorithm does not fit the key")
-        elif isinstance(key, ec.EllipticCurvePublicKey):
+        elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm.algorithm().startswith("1.2.840.10045.4.3."):
             key.verify(raw, message, ec.ECDSA(chosen))
         elif isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(raw, message)
