@@ -15,7 +15,7 @@ from asn1crypto import pem, tsp
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pyhanko.sign.timestamps import DummyTimeStamper
 from pyhanko_certvalidator.registry import SimpleCertificateStore
@@ -78,7 +78,7 @@ def authority(
 ) -> tuple[DummyTimeStamper, bytes]:
     """A time stamp authority whose certificate may be wrong, and the PEM of its root."""
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, word)]) for word in ("Root", "Authority")]
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    keys = [rsa.generate_private_key(65537, 2048) for _ in names]  # pyHanko's has no other
     made = []
     for place, (name, key) in enumerate(zip(names, keys, strict=True)):
         start, end = (NOW + dt.timedelta(days=one) for one in ((-90, 90) if place == 0 else days))
