@@ -644,6 +644,9 @@ T = TypeVar("T")
 #: work, short enough that a client is still there to read 451.
 BUSY_SECONDS = 4.0
 
+#: A lock number of our own in PostgreSQL, held while the tables are made.
+_TABLES_LOCK = 0x7662_6475
+
 #: Functions that share one transaction at most, so that one slow disk does not make the first of them wait for ever.
 GROUP = 256
 
@@ -732,6 +735,8 @@ class Database:
             )
         try:
             with engine.execution_options(writer=True).begin() as connection:
+                if engine.dialect.name == "postgresql":  # two that start at once would make the same tables
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
                 metadata.create_all(connection)
                 for table in metadata.tables.values():  # a table that is there keeps its old indexes only
                     for index in table.indexes:
