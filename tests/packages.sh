@@ -2,7 +2,7 @@
 # Debian packages that the tests use as real peers. As root they are installed; otherwise what is missing is named, and
 # the tests that need it are skipped with that name.
 set -eu
-wanted="postfix dovecot-imapd swaks msmtp mutt curl poppler-utils tesseract-ocr-vie postgresql systemd strace clamav-daemon p7zip-full fonts-liberation2 fonts-dejavu-core"
+wanted="postfix dovecot-imapd swaks msmtp mutt curl poppler-utils tesseract-ocr-vie postgresql systemd strace clamav-daemon p7zip-full fonts-liberation2 fonts-dejavu-core chromium tidy"
 missing=
 for package in $wanted; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
