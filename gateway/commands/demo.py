@@ -333,12 +333,13 @@ async def _tell(running: Any, rows: list[_Row], once: bool, folder: Path, config
     ports = running.ports
     base, shown = os.path.relpath(folder), os.path.relpath(config)
     starttls, implicit = ports.get("submission"), ports.get("submissions")
+    client = f"""
+Nối phần mềm thư / point a mail client at it: SMTP 127.0.0.1:{starttls} (STARTTLS) hoặc {implicit} (TLS)
+  tài khoản / login: {samples.DEPARTMENT}    mật khẩu / password: {password}"""
     console.print(
         f"""
-Thư đã giao nằm ở / delivered mail: {base}/mailboxes/ĐỊA-CHỈ/*.eml
-Nối phần mềm thư / point a mail client at it: SMTP 127.0.0.1:{starttls} (STARTTLS) hoặc {implicit} (TLS)
-  tài khoản / login: {samples.DEPARTMENT}    mật khẩu / password: {password}
-Xem tiếp, ở cửa sổ khác / go on, in another terminal:
+Thư đã giao nằm ở / delivered mail: {base}/mailboxes/ĐỊA-CHỈ/*.eml{"" if once else client}
+Xem tiếp{"" if once else ", ở cửa sổ khác"} / go on{"" if once else ", in another terminal"}:
   ./run archive search --config {shown} 15/TB-SNV
   ./run held list --config {shown}
   ./run queue list --config {shown}
