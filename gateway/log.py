@@ -21,12 +21,14 @@ __all__ = ["MailLog", "bind_contextvars", "clear_contextvars", "configure", "get
 def configure(stream: TextIO | None = None, *, json: bool = True, level: str = "INFO") -> None:
     """Set up the engineers' log once per process. JSON for the journal, plain columns for a terminal."""
     out = stream or sys.stderr
-    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if json else structlog.dev.ConsoleRenderer()
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if not json:
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
     structlog.configure(
         processors=[
             merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=False),
+            _stamp,
             structlog.processors.format_exc_info,
             renderer,
         ],
@@ -39,6 +41,12 @@ def configure(stream: TextIO | None = None, *, json: bool = True, level: str = "
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(name)s: %(message)s", force=True)
     for noisy in ("pyhanko", "pyhanko_certvalidator", "mail.log", "apscheduler", "pypdf"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def _stamp(_logger: Any, _name: str, event: Any) -> Any:
+    """RFC 3339 in the time of Vietnam, as everywhere else."""
+    event["timestamp"] = dt.datetime.now(VIETNAM).isoformat(timespec="milliseconds")
+    return event
 
 
 def get() -> Any:

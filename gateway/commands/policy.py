@@ -14,6 +14,7 @@ import typer
 
 from gateway import alerts, config, directory, policy, returns, schemas, trials
 from gateway.errors import ConfigError, Problem
+from gateway.inspection import ocr
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
 
@@ -61,6 +62,8 @@ def check(
         for path in schemas.write(folder):
             typer.echo(path)
         raise typer.Exit(0)
+    if not folder.is_dir():
+        raise ConfigError([Problem(str(folder), 0, 0, "không có thư mục này / no such folder; --config names it")])
     problems, judged_by, agencies = _load_all(folder)
     if problems or judged_by is None or agencies is None:
         for problem in problems:
@@ -194,6 +197,12 @@ def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
             found.append(f"domains: {domain!r} has no next hop; add it to the `domains` of one, or use '*'")
     if settings.alerts is not None:
         found += alerts.problems(settings.alerts)
+    if settings.budget.ocr:
+        try:
+            ocr.data_folder()
+        except ocr.Unavailable as error:  # a state, not a mistake: unread scans are told or held
+            words = "bản quét không đọc được chữ / scans are not read: apt install tesseract-ocr-vie"
+            typer.echo(f"{folder}: {error}: {words}", err=True)
     return [Problem(where, 0, 0, text) for text in found]
 
 
