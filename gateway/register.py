@@ -122,6 +122,8 @@ FLAGS = {
 
 #: Classes without văn bản chính thức; the first three may be registered by a setting.
 _NEVER = frozenset({"DRAFT", "COMMENT", "CITIZEN_MAIL", "SYSTEM", "WORK_MAIL", ""})
+#: Kinds of messages that are not our own.
+RECEIVED = ("mail", "imported")
 #: States of a recipient that nothing reached (yet).
 OUTSIDE = ("held", "returned", "refused")
 _PRIORITY = {"": "0", "khan": "1", "thuong_khan": "2", "hoa_toc": "3", "hoa_toc_hen_gio": "4"}
@@ -148,11 +150,12 @@ class _Found:
 
 
 def enter(
-    connection: Connection, case: str, settings: Registers, agencies: Collection[str] = (), *, now: int = 0
+    connection: Connection, case: str, settings: Registers, agencies: Collection[str] = (), *, give: bool = True
 ) -> list[str]:
     """Bring the registers up to what the archive says about a message; the entries it is in. Safe to repeat.
 
-    agencies: further ones in whose mailboxes it was seen, besides those of its recipients. Only in `Database.write`.
+    agencies: further ones in whose mailboxes it was seen, besides those of its recipients. give: arrival numbers to new
+    entries, where the agency lets the gateway give them. Only in `Database.write`.
     """
     entries = []
     for place in placements(connection, case, settings, agencies):
@@ -160,21 +163,23 @@ def enter(
         new = _shell(connection, place.entry, place.agency, place.direction)
         db.insert(connection, db.register_source, [source], ignore=True)
         derive(connection, place.entry, place.agency, place.direction, settings)
-        if new:
-            _number(connection, place.entry, settings, now or int(time.time() * 1000))
+        if new and give and not place.imported:
+            give_number(connection, place.entry, settings)
         entries.append(place.entry)
     return entries
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A document of a message in a register. path: of the document among the message's files."""
+    """A document of a message in a register. path: of the document among the message's files. imported: old mail, whose
+    documents had their numbers elsewhere."""
 
     entry: str
     agency: str
     direction: str
     path: str
     message_id: str
+    imported: bool
 
 
 def placements(
@@ -184,14 +189,21 @@ def placements(
     m = db.message.c
     columns = (m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.record, m.message_id)
     row = connection.execute(select(*columns).where(m.id == case)).first()
-    if row is None or row.kind != "mail" or row.message_class in unregistered(settings):
+    if row is None or row.kind not in RECEIVED or row.message_class in unregistered(settings):
         return []
     sides = _sides(connection, row, agencies)
     if not sides:
         return []
     found = _documents(row.message_class, json.loads(row.record), settings)
     return [
-        Placement(entry_id(agency, direction, one.identity), agency, direction, clean(one.path), row.message_id)
+        Placement(
+            entry_id(agency, direction, one.identity),
+            agency,
+            direction,
+            clean(one.path),
+            row.message_id,
+            row.kind == "imported",
+        )
         for direction, agency in sides
         for one in found
     ]
@@ -315,7 +327,7 @@ def derive(connection: Connection, key: str, agency: str, direction: str, settin
     values = derived(connection, key, agency, direction, settings)
     if values is None:
         return
-    links, first = values.pop("links"), values.pop("first")
+    links, first, counted = values.pop("links"), values.pop("first"), values.pop("counted")
     e = db.register_entry
     columns = {
         **values,
@@ -324,6 +336,8 @@ def derive(connection: Connection, key: str, agency: str, direction: str, settin
     connection.execute(e.update().where(e.c.id == key).values(**columns))
     connection.execute(delete(db.register_link).where(db.register_link.c.entry == key))
     db.insert(connection, db.register_link, links, ignore=True)
+    if not counted:
+        return
     at = from_ms(values["at"])
     event = {
         "key": f"registered|{key}",
@@ -346,7 +360,7 @@ def derived(
     sources."""
     s, m, r = db.register_source.c, db.message.c, db.recipient.c
     rows = connection.execute(
-        select(m.id, m.received_at, m.record, m.header_from, m.sender, m.message_class, m.delivery_mode, s.path)
+        select(m.id, m.kind, m.received_at, m.record, m.header_from, m.sender, m.message_class, m.delivery_mode, s.path)
         .join(db.message, m.id == s.message)
         .where(s.entry == key)
         .order_by(m.id)
@@ -381,6 +395,7 @@ def derived(
         "fields": json.dumps(fields, ensure_ascii=False, sort_keys=True),
         "links": _links(key, document, facts, first.path, texts),
         "first": first.id,
+        "counted": any(row.kind == "mail" for row in rows),
     }
 
 
@@ -566,15 +581,17 @@ def changes_of(connection: Connection, entries: Iterable[str]) -> dict[str, list
     return found
 
 
-def _number(connection: Connection, key: str, settings: Registers, now: int) -> None:
-    """An arrival number for a new entry, where the agency lets the gateway give them."""
+def give_number(connection: Connection, key: str, settings: Registers) -> int | None:
+    """The next arrival number for an entry that has none, where the agency lets the gateway give them."""
     row = connection.execute(select(db.register_entry).where(db.register_entry.c.id == key)).one()
     if row.direction != "in" or settings.of(row.agency).incoming != "allocate":
-        return
+        return None
     if numbers.of_entries(connection, [key]):
-        return
-    number = numbers.take(connection, Series(row.agency, row.year, ARRIVALS), who="gateway", at=now, entry=key)
+        return None
+    series, now = Series(row.agency, row.year, ARRIVALS), int(time.time() * 1000)
+    number = numbers.take(connection, series, who="gateway", at=now, entry=key)
     _note(connection, "allocate", row.agency, {"entry": key, "year": row.year, "series": ARRIVALS, "number": number})
+    return number
 
 
 def _note(connection: Connection, act: str, agency: str, body: Mapping[str, Any], who: str = "gateway") -> None:

@@ -321,7 +321,7 @@ def again(connection: Connection, cases: list[str], settings: Registers, elsewhe
     count = 0
     s, e = db.register_source.c, db.register_entry.c
     for case in cases:
-        keys = register.enter(connection, case, settings, elsewhere.get(case, ()))
+        keys = register.enter(connection, case, settings, elsewhere.get(case, ()), give=False)
         count += len(keys)
         question = select(s.entry, e.agency, e.direction).join(db.register_entry, e.id == s.entry)
         for row in connection.execute(question.where(s.message == case, s.entry.not_in(keys))).all():
@@ -334,6 +334,18 @@ def part(connection: Connection, settings: Registers) -> None:
     """Take messages that do not count out of all entries."""
     counted = select(db.message.c.id).where(*_counts(settings))
     connection.execute(delete(db.register_source).where(db.register_source.c.message.not_in(counted)))
+
+
+def give_numbers(connection: Connection, settings: Registers, agency: str = "", year: int = 0) -> int:
+    """Arrival numbers, in the order of arrival, for entries without one, where the gateway may give them."""
+    e, n = db.register_entry.c, db.register_number.c
+    question = select(e.id).where(e.direction == "in", e.year != 0, ~exists().where(n.entry == e.id))
+    if agency:
+        question = question.where(e.agency == agency)
+    if year:
+        question = question.where(e.year == year)
+    keys = connection.execute(question.order_by(e.at, e.id)).scalars().all()
+    return sum(register.give_number(connection, key, settings) is not None for key in keys)
 
 
 def sweep(connection: Connection) -> int:
@@ -351,7 +363,7 @@ def _counts(settings: Registers) -> tuple[Any, ...]:
     """Conditions on `message`: what registers may be made of."""
     m, r = db.message.c, db.recipient.c
     reached = exists().where(r.message == m.id, r.state.not_in(register.OUTSIDE))
-    return m.kind == "mail", m.message_class.not_in(register.unregistered(settings)), reached
+    return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.unregistered(settings)), reached
 
 
 async def rebuild(database: Database, settings: Registers, *, everything: bool = True) -> int:
@@ -390,7 +402,7 @@ def check(connection: Connection, settings: Registers) -> list[tuple[str, str]]:
         fields = json.loads(values["fields"])
         columns = register.search_columns(connection, row.id, row.direction, values["day"], fields, settings)
         links = {(one["kind"], one["target"]) for one in values.pop("links")}
-        values.pop("first")
+        del values["first"], values["counted"]
         wrong += [
             (row.id, f"{name}: {getattr(row, name)!r} instead of {value!r}"[:300])
             for name, value in (values | columns).items()

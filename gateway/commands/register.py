@@ -7,10 +7,11 @@ import datetime as dt
 import getpass
 import hashlib
 import io
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
@@ -22,13 +23,15 @@ from gateway.commands.archive import EX_NO, Config, Json, dump, run
 from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.directory import Directory
-from gateway.errors import ConfigError, Problem
+from gateway.errors import ConfigError, Failure, Problem
 from gateway.inspection.run import Inspector
 from gateway.message import VIETNAM
 from gateway.numbers import ARRIVALS, Series, Taken
 from gateway.register import NoEntry, Query
 from gateway.registrar import Wrong
 from gateway.store import Damaged
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Sổ đăng ký văn bản / registers of documents", no_args_is_help=True)
 
@@ -89,6 +92,17 @@ def act(config: Path, work: Callable[[Archive, Gateway], Any]) -> None:
         return EX_NO
 
     run(config, whole)
+
+
+async def _store(archive: Archive, fn: Callable[[Any], T]) -> T:
+    """Write, and wait while another process holds the database; nothing was written then, so trying again is safe."""
+    for _ in range(15):
+        try:
+            return await archive.database.write(fn)
+        except Failure as failure:
+            if "SQLITE_BUSY" not in failure.private:
+                raise
+    return await archive.database.write(fn)
 
 
 def _query(
@@ -204,8 +218,9 @@ def correct(
     changes = _assignments(values)
 
     async def work(archive: Archive, settings: Gateway) -> int:
-        done = await archive.database.write(
-            lambda c: registrar.correct(c, key, changes, who=_user(who), reason=reason, settings=settings.registers)
+        done = await _store(
+            archive,
+            lambda c: registrar.correct(c, key, changes, who=_user(who), reason=reason, settings=settings.registers),
         )
         if as_json:
             dump({"id": key, "corrected": done})
@@ -240,9 +255,7 @@ def number(
     """Vào sổ: xác nhận số đến / confirm the arrival number of an entry."""
 
     async def work(archive: Archive, settings: Gateway) -> int:
-        given = await archive.database.write(
-            lambda c: registrar.confirm_number(c, key, wanted, who=_user(who), reason=reason)
-        )
+        given = await _store(archive, lambda c: registrar.confirm_number(c, key, wanted, who=_user(who), reason=reason))
         dump({"id": key, "number": given}) if as_json else typer.echo(f"{key}: số đến / arrival number {given}")
         return 0
 
@@ -323,10 +336,12 @@ def allocate(
             )
         symbol = _notation(agency, kind, notation, settings, config)
         fields = {"document_kind": kind, "abstract": abstract, "signer_name": signer, "recipients": recipients}
-        given, code = await archive.database.write(
+        token = request or secrets.token_hex(16)
+        given, code = await _store(
+            archive,
             lambda c: registrar.allocate(
-                c, series, notation=symbol, fields=fields, who=_user(who), wanted=wanted, request=request
-            )
+                c, series, notation=symbol, fields=fields, who=_user(who), wanted=wanted, request=token
+            ),
         )
         value = {"agency": agency, "year": series.year, "series": series.name, "number": given, "code": code}
         dump(value) if as_json else typer.echo(code)
@@ -351,7 +366,7 @@ def reserve(
 
     async def work(archive: Archive, settings: Gateway) -> int:
         series = _series(agency, kind, year, settings)
-        await archive.database.write(lambda c: registrar.reserve(c, series, first, last, who=_user(who), reason=reason))
+        await _store(archive, lambda c: registrar.reserve(c, series, first, last, who=_user(who), reason=reason))
         typer.echo(f"dành số / reserved {first}–{last}, {series.name}/{series.year}")
         return 0
 
@@ -373,7 +388,7 @@ def cancel(
 
     async def work(archive: Archive, settings: Gateway) -> int:
         series = _series(agency, kind, year, settings)
-        await archive.database.write(lambda c: registrar.cancel(c, series, given, who=_user(who), reason=reason))
+        await _store(archive, lambda c: registrar.cancel(c, series, given, who=_user(who), reason=reason))
         typer.echo(f"số hủy / cancelled: {given}, {series.name}/{series.year}")
         return 0
 
@@ -383,6 +398,9 @@ def cancel(
 @app.command()
 def rebuild(
     check: Annotated[bool, typer.Option("--check", help="Chỉ so, không ghi / compare only")] = False,
+    give: Annotated[
+        bool, typer.Option("--number", help="Cấp số đến theo thứ tự cho dòng chưa có / number those without one")
+    ] = False,
     as_json: Json = False,
     config: Config = Path("config"),
 ) -> None:
@@ -395,6 +413,8 @@ def rebuild(
             wrong = await archive.database.read(lambda c: registrar.check(c, settings.registers))
         else:
             await registrar.rebuild(archive.database, settings.registers)
+            if give:
+                await _store(archive, lambda c: registrar.give_numbers(c, settings.registers))
         after = await archive.database.read(registrar.digest)
         same = not wrong and before == after
         if as_json:
@@ -573,7 +593,7 @@ def status(
     places = directories.load(config / "directory")
 
     async def work(archive: Archive, settings: Gateway) -> int:
-        await archive.database.write(lambda c: registrar.set_status(c, key, code, who=_user(who), reason=reason))
+        await _store(archive, lambda c: registrar.set_status(c, key, code, who=_user(who), reason=reason))
         if output is not None:
             data = await archive.database.read(
                 lambda c: handover.status_message(c, settings.registers, places, key, code, _user(who), reason)
@@ -599,8 +619,8 @@ def link(
     """Liên kết: trả lời, thay thế, đính chính, thu hồi … / link an entry to another."""
 
     async def work(archive: Archive, settings: Gateway) -> int:
-        await archive.database.write(
-            lambda c: registrar.link(c, key, kind, target, who=_user(who), reason=reason, remove=remove)
+        await _store(
+            archive, lambda c: registrar.link(c, key, kind, target, who=_user(who), reason=reason, remove=remove)
         )
         typer.echo(f"{key}: {'bỏ / removed ' if remove else ''}{register.LINKS[kind]} {target}")
         return 0
@@ -637,9 +657,7 @@ def compare(
             )
             return 0 if found else EX_NO
         said = result or await archive.database.read(lambda c: registrar.compare_file(c, key, digest))
-        await archive.database.write(
-            lambda c: registrar.compared(c, key, said, who=_user(who), reason=reason, sha256=digest)
-        )
+        await _store(archive, lambda c: registrar.compared(c, key, said, who=_user(who), reason=reason, sha256=digest))
         words = "khớp / matches" if said == "match" else "KHÁC / differs"
         dump({"id": key, "result": said, "sha256": digest}) if as_json else typer.echo(f"{key}: {words}")
         return 0 if said == "match" else EX_NO
@@ -669,7 +687,7 @@ def series_(
     async def work(archive: Archive, settings: Gateway) -> int:
         if begin:
             which = _series(agency, kind, year, settings)
-            await archive.database.write(lambda c: registrar.start(c, which, begin, who=_user(who), reason=reason))
+            await _store(archive, lambda c: registrar.start(c, which, begin, who=_user(who), reason=reason))
         found = await archive.database.read(lambda c: registrar.state_of_series(c, agency, year))
         for one in found:
             if as_json:
@@ -714,7 +732,8 @@ def add(
         if notation and settings.registers.of(agency).outgoing != "allocate":
             raise Wrong(f"{agency}: số văn bản đi do hệ thống khác cấp (propose) / another system gives its numbers")
         digest = await _scanned(archive, settings, config, scan, data) if scan is not None else ""
-        key = await archive.database.write(
+        key = await _store(
+            archive,
             lambda c: registrar.add_paper(
                 c,
                 agency,
@@ -725,7 +744,7 @@ def add(
                 number=wanted,
                 notation=notation,
                 scan=digest,
-            )
+            ),
         )
         one = await archive.database.read(lambda c: register.entry(c, key, settings.registers))
         dump(one) if as_json else _print(one)
@@ -787,7 +806,7 @@ def import_(
         rows = tables.paper_rows(file, places)
 
         async def work(archive: Archive, settings: Gateway) -> int:
-            fresh, same = await archive.database.write(lambda c: tables.store_paper(c, rows, _user(who)))
+            fresh, same = await _store(archive, lambda c: tables.store_paper(c, rows, _user(who)))
             if as_json:
                 dump({"rows": len(rows), "stored": fresh, "unchanged": same})
             else:
