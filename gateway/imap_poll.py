@@ -304,8 +304,11 @@ class Poller:
         if (reply := self._receiver.may_accept()) is not None:
             raise Failure(reply.text, f"not reading: {reply.text}")
         account, now = box.settings.address, self._now()
-        seen = await link.call(session.examine, name)
+        since = await self._database.read(lambda c: state.named(c, account, name)) if session.qresync else None
+        seen = await link.call(session.examine, name, since=since)
         row = await self._database.write(lambda c: state.open_folder(c, account, role, seen, now))
+        if seen.vanished and since is not None and since[0] == row["uidvalidity"]:
+            await self._database.write(lambda c: state.vanished(c, row, seen.vanished, now))
         last = (row["present"], row["uidnext"], row["modseq"])
         changed = not seen.modseq or last != (seen.exists, seen.uidnext, seen.modseq)
         if seen.uidnext > row["uidnext"]:

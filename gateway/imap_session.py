@@ -59,7 +59,8 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Folder:
     """What EXAMINE or SELECT says. modseq 0: the server does not keep any (RFC 7162). told: uidnext is the server's
-    own; else it is one above the highest UID, and goes down when that message is removed."""
+    own; else it is one above the highest UID, and goes down when that message is removed. vanished: ranges of UIDs that
+    are gone since the state that was named, ends included."""
 
     name: str
     uidvalidity: int
@@ -67,6 +68,7 @@ class Folder:
     exists: int
     modseq: int = 0
     told: bool = True
+    vanished: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Session:
         self._prefix: str | None = None
         self.capabilities: set[str] = set()
         self.tls = ""
+        self.qresync = False
         self.idling = False
         self.client: Any = None
 
@@ -138,6 +141,9 @@ class Session:
         self.tls = self._tls_version()
         # Asked again after the login, which changes them.
         self.capabilities = {word.decode("ascii", "replace").upper() for word in self.client.capabilities()}
+        if {"QRESYNC", "ENABLE"} <= self.capabilities:
+            with contextlib.suppress(Refused), self._command() as client:
+                self.qresync = b"QRESYNC" in [word.upper() for word in client.enable("QRESYNC")]
 
     def _login(self, server: config.ImapServer, account: config.ImapAccount, password: str) -> None:
         login = account.login or account.address
@@ -213,10 +219,21 @@ class Session:
         found += [(name, "other") for name in account.folders]
         return list({name: (name, role) for name, role in reversed(found)}.values())[::-1]
 
-    def examine(self, name: str, *, writing: bool = False) -> Folder:
-        """Open a folder, for reading only unless told. Raises Refused where there is none."""
-        with self._command() as client:
-            told = client.select_folder(name, readonly=not writing)
+    def examine(self, name: str, *, writing: bool = False, since: tuple[int, int] | None = None) -> Folder:
+        """Open a folder, for reading only unless told. since: UIDVALIDITY and modseq of an earlier state; the server
+        may tell what is gone since then (QRESYNC, RFC 7162 3.2.5). Raises Refused where there is no such folder."""
+        if since is None or not self.qresync:
+            with self._command() as client:
+                told = client.select_folder(name, readonly=not writing)
+        else:
+            try:
+                with self._command() as client:
+                    asked = client._normalise_folder(name) + b" (QRESYNC (%d %d))" % since
+                    client._command_and_check("select", asked, not writing)
+                    told = client._process_select_response(client._imap.untagged_responses)
+            except Refused:
+                self.qresync = False  # offered, and not understood
+                return self.examine(name, writing=writing)
         uidvalidity, uidnext = told.get(b"UIDVALIDITY"), told.get(b"UIDNEXT")
         if not uidvalidity:
             raise Refused(f"{name}: the server has no UIDVALIDITY, so that no message in it can be named")
@@ -224,7 +241,8 @@ class Session:
         highest = 0 if uidnext else max(self.search("ALL"), default=0)  # RFC 2060 did not ask servers to say
         modseq = told.get(b"HIGHESTMODSEQ", 0)
         modseq = modseq if isinstance(modseq, int) else 0
-        return Folder(name, int(uidvalidity), int(uidnext or highest + 1), exists, modseq, bool(uidnext))
+        vanished = _ranges(told.get(b"VANISHED", ()))
+        return Folder(name, int(uidvalidity), int(uidnext or highest + 1), exists, modseq, bool(uidnext), vanished)
 
     def search(self, *criteria: str) -> list[int]:
         """UIDs in order, each once, whatever the server says."""
@@ -371,6 +389,17 @@ def _leaf(name: str, delimiter: Any) -> str:
     """The last part of a folder's name, folded: `INBOX.Đã Gửi` → `đã gửi`."""
     text = delimiter.decode("ascii", "replace") if isinstance(delimiter, bytes) else delimiter or ""
     return unicodedata.normalize("NFC", name.rpartition(text)[2] if text else name).casefold()
+
+
+def _ranges(told: Any) -> tuple[tuple[int, int], ...]:
+    """The UIDs of VANISHED responses: `(EARLIER) 41,43:116` → ((41, 41), (43, 116))."""
+    found = []
+    for one in told if isinstance(told, list | tuple) else ():
+        text = one.decode("ascii", "replace") if isinstance(one, bytes) else str(one)
+        for first, last in re.findall(r"(\d{1,10})(?::(\d{1,10}))?(?=,|$)", text.strip()):
+            ends = sorted((int(first), int(last or first)))
+            found.append((ends[0], ends[1]))
+    return tuple(found)
 
 
 def _aware(internal: Any) -> dt.datetime | None:

@@ -109,6 +109,24 @@ def audit(connection: Connection, row: dict[str, Any], uids: Sequence[int], now:
     return sorted(there - set(known))
 
 
+def named(connection: Connection, account: str, name: str) -> tuple[int, int] | None:
+    """UIDVALIDITY and modseq of the last look at a folder that ended well; None when the server told no modseq."""
+    question = select(folder.c.uidvalidity, folder.c.modseq).where(
+        folder.c.account == account, folder.c.name == name, folder.c.closed_at.is_(None), folder.c.modseq > 0
+    )
+    row = connection.execute(question).first()
+    return (row[0], row[1]) if row else None
+
+
+def vanished(connection: Connection, row: dict[str, Any], ranges: Sequence[tuple[int, int]], now: int) -> None:
+    """The server says that these UIDs are gone. What went before it was taken is `lost`."""
+    m = message.c
+    for first, last in ranges:
+        some = and_(m.folder == row["id"], m.uid.between(first, last), m.gone_at.is_(None))
+        connection.execute(update(message).where(some, m.state == "missing").values(state="lost"))
+        connection.execute(update(message).where(some).values(gone_at=now))
+
+
 def present(connection: Connection, row: dict[str, Any]) -> int:
     """How many messages of the folder we believe to be on the server."""
     question = select(func.count()).where(message.c.folder == row["id"], message.c.gone_at.is_(None))

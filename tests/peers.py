@@ -1,4 +1,4 @@
-"""Real servers from Debian's packages, private and on loopback: Postfix and Dovecot. They need root."""
+"""Real servers from Debian's packages, private and on loopback: Postfix, Dovecot and Cyrus. They need root."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import trustme
 
 #: services of a Postfix that only passes mail on, by name: type, private, unprivileged, chroot, wakeup, limit, command
 _SERVICES = """\
@@ -130,13 +134,57 @@ in_flow_delay = 0
         subprocess.run(["postfix", "-c", str(self.etc), "stop"], check=False, capture_output=True)
 
 
-class Dovecot:
-    """A private Dovecot with IMAP on loopback, one password for everybody, mail in Maildir below the folder."""
+def _tokens(tokens: dict[str, str]) -> ThreadingHTTPServer:
+    """Says of an access token whose it is."""
 
-    def __init__(self, folder: Path, password: str) -> None:
-        self.folder, self.port = folder, free_port()
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            owner = tokens.get(self.path.partition("=")[2])
+            answer = f'{{"email": "{owner}"}}'.encode() if owner else b'{"error": "invalid_token"}'
+            self.send_response(200 if owner else 401)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    return server
+
+
+class Dovecot:
+    """A private Dovecot with IMAP on loopback, one password for everybody, mail in Maildir below the folder.
+
+    certificate: for STARTTLS, and TLS from the first byte on `tls_port`; tokens: what XOAUTH2 takes, and whose it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        password: str,
+        certificate: trustme.LeafCert | None = None,
+        tokens: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.port, self.tls_port = folder, free_port(), 0
         folder.mkdir(parents=True)
         folder.chmod(0o755)
+        more, self._tokens = "ssl = no\n", None
+        if certificate is not None:
+            self.tls_port = free_port()
+            certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / "tls.pem"))
+            more = f"ssl = yes\nssl_cert = <{folder}/tls.pem\nssl_key = <{folder}/tls.pem\n"
+        if tokens:
+            self._tokens = _tokens(tokens)
+            (folder / "oauth2.conf").write_text(
+                f"tokeninfo_url = http://127.0.0.1:{self._tokens.server_address[1]}/?access_token=\n"
+                "username_attribute = email\nforce_introspection = no\n"
+            )
+            more += (
+                "auth_mechanisms = plain login xoauth2\npassdb {\n  driver = oauth2\n  mechanisms = xoauth2\n"
+                f"  args = {folder}/oauth2.conf\n}}\n"
+            )
         self._config = folder / "dovecot.conf"
         self._config.write_text(
             f"""
@@ -144,7 +192,7 @@ base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/dovecot.log
 protocols = imap
-ssl = no
+{more}auth_failure_delay = 0
 disable_plaintext_auth = no
 default_internal_user = nobody
 default_login_user = nobody
@@ -168,7 +216,9 @@ service imap-login {{
     port = {self.port}
   }}
   inet_listener imaps {{
-    port = 0
+    address = 127.0.0.1
+    port = {self.tls_port}
+    ssl = yes
   }}
 }}
 service anvil {{
@@ -184,6 +234,90 @@ service stats {{
 
     def start(self) -> Dovecot:
         self.process = subprocess.Popen(["dovecot", "-F", "-c", str(self._config)])
+        wait_port(self.port)
+        return self
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        if self._tokens is not None:
+            self._tokens.shutdown()
+            self._tokens.server_close()
+
+
+#: Where `tests/packages.sh` unpacks Cyrus, whose package and Dovecot's exclude each other.
+CYRUS = Path(__file__).resolve().parent.parent / ".venv" / "peers" / "cyrus"
+
+
+def no_cyrus() -> str:
+    """Why Cyrus cannot run here, or an empty string."""
+    if not (CYRUS / "usr/lib/cyrus/bin/imapd").exists():
+        return "not unpacked by tests/packages.sh: cyrus-imapd"
+    return "" if os.geteuid() == 0 else "needs root"
+
+
+class Cyrus:
+    """A private Cyrus with IMAP on loopback: mail in its own database, and a folder of sent mail that is marked."""
+
+    def __init__(self, folder: Path, password: str, *addresses: str) -> None:
+        self.folder, self.port = folder, free_port()
+        binaries = CYRUS / "usr/lib/cyrus/bin"
+        for part in ("config", "spool"):
+            (folder / part).mkdir(parents=True)
+        self._imapd, self._services = folder / "imapd.conf", folder / "cyrus.conf"
+        self._imapd.write_text(
+            f"""\
+configdirectory: {folder}/config
+partition-default: {folder}/spool
+defaultpartition: default
+cyrus_user: nobody
+cyrus_group: nogroup
+admins: cyrus
+allowplaintext: yes
+sasl_mech_list: PLAIN LOGIN
+sasl_pwcheck_method: auxprop
+sasl_auxprop_plugin: sasldb
+sasl_sasldb_path: {folder}/sasldb2
+virtdomains: userid
+defaultdomain: localdomain
+unixhierarchysep: yes
+altnamespace: yes
+munge8bit: no
+imapidlepoll: 1
+autocreate_quota: 0
+autocreate_inbox_folders: Sent
+autocreate_subscribe_folders: Sent
+xlist-sent: Sent
+"""
+        )
+        self._services.write_text(
+            f"""\
+START {{
+  recover cmd="{binaries}/ctl_cyrusdb -C {self._imapd} -r"
+}}
+SERVICES {{
+  imap cmd="{binaries}/imapd -C {self._imapd}" listen="127.0.0.1:{self.port}" proto="tcp4" prefork=0
+}}
+EVENTS {{
+}}
+"""
+        )
+        libraries = f"{CYRUS}/usr/lib/{os.uname().machine}-linux-gnu:{CYRUS}/usr/lib/cyrus"
+        self._environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
+        for address in addresses:
+            local, _, domain = address.partition("@")
+            words = ["-p", "-c", "-f", f"{folder}/sasldb2", "-u", domain, local]
+            program = [f"{CYRUS}/usr/sbin/saslpasswd2", *words]
+            subprocess.run(program, input=password.encode(), env=self._environment, check=True, capture_output=True)
+        subprocess.run(["chown", "-R", "nobody:nogroup", str(folder)], check=True)
+        folder.chmod(0o755)
+
+    def start(self) -> Cyrus:
+        words = ["-C", str(self._imapd), "-M", str(self._services), "-p", f"{self.folder}/pid", "-D"]
+        with (self.folder / "master.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [f"{CYRUS}/usr/lib/cyrus/bin/master", *words], env=self._environment, stdout=log, stderr=log
+            )
         wait_port(self.port)
         return self
 

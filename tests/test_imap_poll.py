@@ -1,4 +1,4 @@
-"""Mailboxes that are read: against a real Dovecot, and against servers that misbehave."""
+"""Mailboxes that are read: against a real Dovecot and a real Cyrus, and against servers that misbehave."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from imapclient import IMAPClient
 
-from gateway import config, imap_poll
+from gateway import config, imap_poll, imap_session
 from gateway.commands.imap import figures, working_seconds
 from gateway.database import Database, sqlite_url
 from gateway.errors import Failure, Reply
@@ -31,6 +32,7 @@ BOX = f"ubnd@{harness.OURS}"
 OTHER = f"vanthu@{harness.OURS}"
 
 NEEDS_DOVECOT = pytest.mark.skipif(bool(peers.missing("dovecot")), reason=peers.missing("dovecot") or "-")
+NEEDS_CYRUS = pytest.mark.skipif(bool(peers.no_cyrus()), reason=peers.no_cyrus() or "-")
 
 
 def until(ask: Callable[[], Any], seconds: float = 90) -> Any:
@@ -64,9 +66,17 @@ def client(port: int, address: str) -> IMAPClient:
     return made
 
 
-@pytest.fixture
-def dovecot(open_folder: Path) -> Iterator[peers.Dovecot]:
-    made = peers.Dovecot(open_folder / "dovecot", PASSWORD).start()
+Server = peers.Dovecot | peers.Cyrus
+
+
+@pytest.fixture(params=[pytest.param("dovecot", marks=NEEDS_DOVECOT), pytest.param("cyrus", marks=NEEDS_CYRUS)])
+def server(request: pytest.FixtureRequest, open_folder: Path) -> Iterator[Server]:
+    """Two real servers of different make."""
+    made: Server
+    if request.param == "dovecot":
+        made = peers.Dovecot(open_folder / "dovecot", PASSWORD).start()
+    else:
+        made = peers.Cyrus(open_folder / "cyrus", PASSWORD, BOX, OTHER).start()
     yield made
     made.stop()
 
@@ -174,9 +184,9 @@ class Keeper:
 class Reading:
     """A poller in this process before a scripted server; `time` runs ahead when told, so that nothing waits."""
 
-    def __init__(self, folder: Path, server: ImapServer, **more: Any) -> None:
+    def __init__(self, folder: Path, server: Any, **more: Any) -> None:
         accounts = [{"address": one, "password_file": str(folder / "pass")} for one in more.pop("accounts", [BOX])]
-        (folder / "pass").write_text("x\n")
+        (folder / "pass").write_text(more.pop("secret", PASSWORD) + "\n")
         settings = {"host": "127.0.0.1", "port": server.port, "tls": "none", "timeout": 1, "accounts": accounts}
         settings |= more.pop("host", {})
         self.settings = config.Imap.model_validate({"servers": [settings], "poll": 0.05, **more})
@@ -224,14 +234,15 @@ class Reading:
 
 
 @contextlib.asynccontextmanager
-async def reading(tmp_path: Path, server: ImapServer, **more: Any) -> AsyncIterator[Reading]:
+async def reading(tmp_path: Path, server: Any, **more: Any) -> AsyncIterator[Reading]:
     made = Reading(tmp_path, server, **more)
     try:
         await made.start()
         yield made
     finally:
         await made.end()
-        server.close()
+        if isinstance(server, ImapServer):
+            server.close()
 
 
 def numbered(count: int, word: str = "", size: int = 0) -> list[bytes]:
@@ -560,20 +571,21 @@ def test_office_hours() -> None:
 
 
 @pytest.mark.peer
-@NEEDS_DOVECOT
-def test_history_is_taken_and_nothing_in_the_mailbox_changes(dovecot: peers.Dovecot, start: Start) -> None:
+def test_history_is_taken_and_nothing_in_the_mailbox_changes(server: Server, start: Start) -> None:
     when = dt.datetime(2026, 3, 2, 9, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
     mail = [letter(subject=f"Thư số {n}") for n in range(5)]
     sent = letter(subject="Trả lời", sender=BOX)
-    with client(dovecot.port, BOX) as box:
+    with client(server.port, BOX) as box:
         for number, raw in enumerate(mail):
             box.append("INBOX", raw, [b"\\Seen"] if number % 2 else [b"\\Flagged"], when)
-        box.create_folder("Đã gửi")
-        box.append("Đã gửi", sent, [b"\\Seen"], when)
-    before = view(dovecot.port, BOX)
-    gateway = start(imap_settings(dovecot.port, BOX))
+        folder = next((name for flags, _, name in box.list_folders() if b"\\sent" in map(bytes.lower, flags)), "Đã gửi")
+        if folder == "Đã gửi":
+            box.create_folder(folder)
+        box.append(folder, sent, [b"\\Seen"], when)
+    before = view(server.port, BOX)
+    gateway = start(imap_settings(server.port, BOX))
     until(lambda: taken(gateway) == ["taken"] * 6)
-    assert view(dovecot.port, BOX) == before
+    assert view(server.port, BOX) == before
     assert sorted(archived(gateway)) == sorted([*mail, sent])
     assert query(gateway, "select distinct channel, received_at from message") == [
         ("imap", int(when.timestamp() * 1000))
@@ -584,15 +596,14 @@ def test_history_is_taken_and_nothing_in_the_mailbox_changes(dovecot: peers.Dove
     told = [json.loads(line) for line in gateway.command("imap", "status", "--json").splitlines()]
     assert [(one["folder"], one["taken"], one["backlog"], one["unseen"]) for one in told] == [
         ("INBOX", 5, 0, 3),
-        ("Đã gửi", 1, 0, 0),
+        (folder, 1, 0, 0),
     ]
 
 
 @pytest.mark.peer
-@NEEDS_DOVECOT
-def test_new_mail_is_archived_at_once_and_what_offends_is_moved(dovecot: peers.Dovecot, start: Start) -> None:
-    with client(dovecot.port, BOX) as box:
-        gateway = start(imap_settings(dovecot.port, BOX, more="poll: 60s\n  action: move").replace("poll: 1s\n", "\n"))
+def test_new_mail_is_archived_at_once_and_what_offends_is_moved(server: Server, start: Start) -> None:
+    with client(server.port, BOX) as box:
+        gateway = start(imap_settings(server.port, BOX, more="poll: 60s\n  action: move").replace("poll: 1s\n", "\n"))
         until(lambda: rows(gateway, "select success_at from imap_folder where success_at is not null"))
         clean = letter(subject="Thư mới")
         box.append("INBOX", clean)
@@ -601,7 +612,7 @@ def test_new_mail_is_archived_at_once_and_what_offends_is_moved(dovecot: peers.D
         box.append("INBOX", SECRETS["body"], [b"\\Flagged"])
         until(lambda: rows(gateway, "select result from imap_action") == [("done",)])
         assert taken(gateway) == ["taken", "secret"]
-        seen = view(dovecot.port, BOX)
+        seen = view(server.port, BOX)
         assert [one[0] for one in seen["INBOX"]] == [clean]
         assert [one[:2] for one in seen["Thư hạn chế"]] == [(SECRETS["body"], (b"\\Flagged",))]
         assert query(gateway, "select count(*) from tombstone") == [(1,)]
@@ -611,7 +622,7 @@ def test_new_mail_is_archived_at_once_and_what_offends_is_moved(dovecot: peers.D
         gateway.command("imap", "release", case, "--reason", "không phải tài liệu mật")
         until(lambda: rows(gateway, "select result from imap_action where kind = 'release'") == [("done",)])
         until(lambda: taken(gateway) == ["taken", "secret", "secret"])
-        seen = view(dovecot.port, BOX)
+        seen = view(server.port, BOX)
         assert [one[0] for one in seen["INBOX"]] == [clean, SECRETS["body"]]
         assert seen["Thư hạn chế"] == []
         assert query(gateway, "select count(*) from tombstone") == [(1,)]
@@ -623,16 +634,15 @@ def test_new_mail_is_archived_at_once_and_what_offends_is_moved(dovecot: peers.D
 
 
 @pytest.mark.peer
-@NEEDS_DOVECOT
 def test_one_message_in_two_mailboxes_and_by_smtp_is_archived_once(
-    dovecot: peers.Dovecot, start: Start, sink: harness.Sink
+    server: Server, start: Start, sink: harness.Sink
 ) -> None:
-    gateway = start(imap_settings(dovecot.port, BOX, OTHER))
+    gateway = start(imap_settings(server.port, BOX, OTHER))
     assert relay(gateway, letter(subject="Qua SMTP")).startswith("250")
     delivered = f"Return-Path: <{CITIZEN}>\r\nReceived: from cong by may\r\n".encode() + sink.wait(1)[0][2]
     both = letter(subject="Hai hộp thư")
     for address in (BOX, OTHER):
-        with client(dovecot.port, address) as box:
+        with client(server.port, address) as box:
             box.append("INBOX", both)
             if address == BOX:
                 box.append("INBOX", delivered)
@@ -640,3 +650,91 @@ def test_one_message_in_two_mailboxes_and_by_smtp_is_archived_once(
     assert query(gateway, "select channel from message where kind = 'mail' order by id") == [("relay",), ("imap",)]
     assert query(gateway, "select count(*) from imap_message group by case_id order by 1") == [(1,), (2,)]
     assert counted(gateway) == [("received", "in", "ubnd", 2)]
+
+
+@pytest.mark.peer
+def test_what_is_gone_is_told_by_the_server(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QRESYNC (RFC 7162): the folder need not be listed again to know what was removed, while connected and after."""
+    searched: list[str] = []
+    search = imap_session.Session.search
+
+    def noting(session: imap_session.Session, *criteria: str) -> list[int]:
+        searched.append(criteria[0])
+        return search(session, *criteria)
+
+    monkeypatch.setattr(imap_session.Session, "search", noting)
+
+    async def work() -> None:
+        with client(server.port, BOX) as box:
+            for raw in numbered(6):
+                box.append("INBOX", raw)
+            box.select_folder("INBOX")
+            async with reading(tmp_path, server) as one:
+                await one.until(STATES, ["taken"] * 6)
+                folders = len([name for name in view(server.port, BOX)])
+                await one.until("select count(*) from imap_folder where success_at is not null", [folders])
+                listed = searched.count("ALL")  # the first look at each folder
+                box.delete_messages([2, 3])
+                box.expunge()
+                await one.until("select uid from imap_message where gone_at is not null order by uid", [2, 3])
+                await one.end()
+                box.delete_messages([5])
+                box.expunge()
+                box.append("INBOX", b"Subject: new\r\n\r\n\r\n")
+                await one.start()
+                await one.until("select uid from imap_message where gone_at is not null order by uid", [2, 3, 5])
+                await one.until("select count(*) from imap_message where state = 'taken'", [7])
+                assert searched.count("ALL") == listed
+
+    asyncio.run(work())
+
+
+@pytest.mark.peer
+@NEEDS_DOVECOT
+@pytest.mark.parametrize(("tls", "auth"), [("implicit", "plain"), ("implicit", "xoauth2"), ("starttls", "login")])
+def test_encrypted_and_by_every_login(tmp_path: Path, open_folder: Path, tls: str, auth: str) -> None:
+    async def work() -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        dovecot = peers.Dovecot(open_folder / "dovecot", PASSWORD, authority.issue_cert("localhost"), {"tok": BOX})
+        dovecot.start()
+        try:
+            port = dovecot.tls_port if tls == "implicit" else dovecot.port
+            host = {"host": "localhost", "port": port, "tls": tls, "auth": auth, "ca": str(tmp_path / "ca.pem")}
+            secret = "tok" if auth == "xoauth2" else PASSWORD
+            async with reading(tmp_path, dovecot, host=host, secret=secret) as one:
+                await one.until("select success_at is not null, error from imap_folder", [(1, "")])
+                # a wrong secret, and a certificate of somebody else, are told and not worked around
+                (tmp_path / "pass").write_text("wrong\n")
+                await one.end()
+                await one.start()
+                await one.until("select error like '%login refused%' from imap_folder", [1])
+                (tmp_path / "pass").write_text(secret + "\n")
+                await one.until("select error from imap_folder", [""])
+                await one.end()
+                trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+                await one.start()
+                await one.until("select error like '%certificate verify failed%' from imap_folder", [1])
+        finally:
+            dovecot.stop()
+
+    asyncio.run(work())
+
+
+@pytest.mark.peer
+@NEEDS_DOVECOT
+def test_the_password_comes_from_the_service_manager(
+    tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        dovecot = peers.Dovecot(open_folder / "dovecot", PASSWORD).start()
+        try:
+            monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+            (tmp_path / "ubnd").write_text(PASSWORD + "\n")
+            account = {"address": BOX, "credential": "ubnd"}
+            async with reading(tmp_path, dovecot, host={"accounts": [account]}) as one:
+                await one.until("select success_at is not null, error from imap_folder", [(1, "")])
+        finally:
+            dovecot.stop()
+
+    asyncio.run(work())
