@@ -52,7 +52,8 @@ def build(wanted: str | None) -> typer.Typer:
     """The command tree, with the module of `wanted` imported; all of them when it is unknown or None (help)."""
     app = typer.Typer(
         name="congvan",
-        help="Cổng thư điện tử công vụ / gateway on official mailboxes",
+        help="Cổng thư điện tử công vụ / gateway on official mailboxes. Mã thoát / exit codes: 0 xong / done, 1 không"
+        " đúng như hỏi / not so, 2 cấu hình hoặc cách dùng / configuration or usage, 75 thử lại sau / try again later.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -61,7 +62,8 @@ def build(wanted: str | None) -> typer.Typer:
 
     @app.callback(invoke_without_command=True)
     def _main(
-        context: typer.Context, version: Annotated[bool, typer.Option("--version", help="In phiên bản")] = False
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="In phiên bản / version")] = False,
     ) -> None:
         if version:
             typer.echo(f"congvan-gateway {__version__}")
