@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from gateway import cli
 
@@ -35,6 +38,22 @@ def test_help_of_every_command_can_be_shown() -> None:
     assert done.returncode == 0, done.stderr
     for name in [*cli.GROUPS, *cli.TOP]:
         assert f" {name} " in done.stdout, f"{name} is missing in --help"
+
+
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from _commands(one, f"{path} {name}")
+
+
+def test_every_command_and_option_says_what_it_is() -> None:
+    """Vietnamese first, then English, with a stroke between; lists of fixed words speak for themselves."""
+    for path, command in _commands(typer.main.get_command(cli.build(None)), "congvan"):
+        assert " / " in command.help, f"{path}: help in two languages"
+        for option in command.params:
+            words = getattr(option, "help", None) or ""
+            if option.name not in ("help", "install_completion", "show_completion"):
+                assert words, f"{path} {option.name}: no help"
 
 
 def test_imports_point_down() -> None:

@@ -21,6 +21,7 @@ app = typer.Typer(help="Danh bạ cơ quan, hộp thư / agencies and mailboxes"
 
 Config = Annotated[Path, typer.Option("--config", help="Thư mục cấu hình / configuration folder")]
 Json = Annotated[bool, typer.Option("--json", help="Mỗi dòng một đối tượng JSON / one JSON object a line")]
+OneAgency = Annotated[str, typer.Option("--agency", help="Mã cơ quan / agency id")]
 At = Annotated[str | None, typer.Option(help="Ngày, ví dụ 2026-11-22; mặc định hôm nay / as of a day")]
 
 
@@ -32,7 +33,7 @@ def _day(text: str | None) -> dt.date:
 
 
 @app.command("list")
-def list_(folder: Config = Path("config"), at: At = None, agency: str = "", as_json: Json = False) -> None:
+def list_(folder: Config = Path("config"), at: At = None, agency: OneAgency = "", as_json: Json = False) -> None:
     """Cơ quan và hộp thư của một ngày / agencies and mailboxes as of a day."""
     day, known = _day(at), directory.load(folder / "directory")
     for one in known.agencies(day):

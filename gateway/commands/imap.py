@@ -114,6 +114,8 @@ def status(as_json: Json = False, config: Config = Path("config")) -> None:
         for address in never:
             empty = {"mailbox": address, "folder": "", "error": "not read yet"}
             typer.echo(json.dumps(empty) if as_json else f"{address}: chưa đọc lần nào / not read yet")
+        if not named and not rows and not as_json:
+            typer.echo("Không có hộp thư nào được đọc qua IMAP, xem docs/imap.md / no mailboxes are read")
         wrong = never or any(row["error"] or row["gaps"] or row["lost"] for row in rows)
         return EX_NO if wrong else 0
 

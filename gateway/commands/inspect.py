@@ -50,9 +50,11 @@ LARGEST = 200 << 20
 
 @app.command("inspect")
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="PDF, Office, ZIP, RAR, ảnh, EML …")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Tệp / files: PDF, Office, ZIP, RAR, PNG, EML …")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Mỗi tệp một dòng JSON / one JSON object a line")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="Thư mục cấu hình (trust/, gateway.yaml)")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Thư mục cấu hình / configuration folder")] = None,
     annotate: Annotated[
         Path | None,
         typer.Option("--annotate", help="Vẽ những gì đã thấy lên trang: .pdf hoặc .png / draw what was seen"),

@@ -49,14 +49,17 @@ def _moment(text: str | None, option: str) -> dt.datetime | None:
 @app.command()
 def check(
     folder: Config = Path("config"),
-    against: Annotated[Path | None, typer.Option(help="Một policy.yaml khác: xem thay đổi gì trên thư đã lưu")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Một policy.yaml khác: đổi gì / what another policy changes")
+    ] = None,
     share: Annotated[float, typer.Option(help="Phần thư được phép đổi kết quả, 0–1 / allowed share of changes")] = 0.05,
-    write_schema: Annotated[bool, typer.Option("--write-schema", help="Ghi lại các tệp *.schema.json")] = False,
+    write_schema: Annotated[bool, typer.Option("--write-schema", help="Ghi lại các tệp / write *.schema.json")] = False,
     as_json: Json = False,
 ) -> None:
     """Kiểm tra toàn bộ cấu hình / validate everything.
 
-    Exit code 0: good; 1: a policy test fails or --against changes too much; 2: errors, each as file:line:column.
+    Mã thoát / exit code 0: tốt / good; 1: thử nghiệm chính sách không đạt, hoặc --against đổi quá nhiều / a policy test
+    fails or --against changes too much; 2: lỗi / errors, tệp:dòng:cột / file:line:column.
     """
     if write_schema:
         for path in schemas.write(folder):
@@ -258,20 +261,21 @@ def _replayed(
 
 @app.command()
 def explain(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.eml…")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.eml…", help="Thư cần xét / messages")],
     folder: Config = Path("config"),
-    mail_from: Annotated[str | None, typer.Option(help="Người gửi trên phong bì; mặc định lấy từ From")] = None,
-    rcpt: Annotated[list[str] | None, typer.Option(help="Người nhận; mặc định lấy từ To, Cc")] = None,
-    at: Annotated[str | None, typer.Option(help="Thời điểm nhận, RFC 3339; mặc định bây giờ")] = None,
-    direction: Annotated[str | None, typer.Option(help="in | out | internal; mặc định theo danh bạ")] = None,
+    mail_from: Annotated[str | None, typer.Option(help="Người gửi trên phong bì; mặc định From / sender")] = None,
+    rcpt: Annotated[list[str] | None, typer.Option(help="Người nhận; mặc định To, Cc / recipient")] = None,
+    at: Annotated[str | None, typer.Option(help="Thời điểm nhận; mặc định bây giờ / time, RFC 3339")] = None,
+    direction: Annotated[str | None, typer.Option(help="in, out, internal; mặc định theo danh bạ / direction")] = None,
     authenticated: Annotated[
-        str | None, typer.Option(help="Địa chỉ đã đăng nhập, hoặc đã được chứng thực bằng DKIM/SPF khi thư đến")
+        str | None, typer.Option(help="Địa chỉ đã đăng nhập hoặc đúng DKIM/SPF / login, or proved by DKIM, SPF")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Thư này sẽ ra sao và vì sao; không đụng vào gì / what would happen and why.
 
-    Exit code 0: all would be delivered or held; 1: a message would be returned, rejected or blocked; 2: usage.
+    Mã thoát / exit code 0: mọi thư được chuyển hoặc tạm giữ / all would be delivered or held; 1: có thư bị trả lại, từ
+    chối hoặc chặn / one would be returned, rejected or blocked; 2: sai cách dùng / usage.
     """
     if direction not in (None, "in", "out", "internal"):
         raise typer.BadParameter("--direction: in, out, internal")
@@ -446,11 +450,11 @@ def as_text(file: str, found: policy.Situation, verdict: policy.Verdict, traces:
 
 @app.command("replay")
 def replay_(
-    new: Annotated[Path, typer.Option("--policy", help="policy.yaml muốn thử")],
+    new: Annotated[Path, typer.Option("--policy", help="policy.yaml muốn thử / the policy to try")],
     folder: Config = Path("config"),
     since: Annotated[str | None, typer.Option(help="Từ thời điểm / from")] = None,
     until: Annotated[str | None, typer.Option(help="Đến trước thời điểm / until")] = None,
-    processes: Annotated[int, typer.Option(min=1, max=64)] = 2,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Số tiến trình / processes")] = 2,
     as_json: Json = False,
 ) -> None:
     """Xét lại thư đã lưu theo chính sách khác, từ dữ kiện đã ghi / the archive under another policy."""

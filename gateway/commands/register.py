@@ -377,7 +377,7 @@ def reserve(
 def cancel(
     agency: Agency,
     kind: Kind,
-    given: Annotated[int, typer.Argument(metavar="NUMBER")],
+    given: Annotated[int, typer.Argument(metavar="NUMBER", help="Số cần hủy / the number")],
     reason: Reason,
     year: Year = 0,
     who: Who = "",
@@ -544,7 +544,7 @@ def edxml_(
 
 @app.command("check-edxml")
 def check_edxml(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Tệp edXML / edXML files")],
 ) -> None:
     """So tệp edXML với lược đồ; 0 đúng, 1 sai / check edXML files against the schema."""
     wrong = False

@@ -65,7 +65,7 @@ def stats(
     level: Annotated[str | None, typer.Option(help="Một cấp / one level: province, department, district …")] = None,
     by: Annotated[str, typer.Option(help=f"Theo / by: {', '.join(figures.DIMENSIONS)}")] = "agency",
     rollup: Rollup = False,
-    as_csv: Annotated[bool, typer.Option("--csv")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Dạng CSV / as CSV")] = False,
     as_json: Json = False,
     config: Config = Path("config"),
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from gateway.message import VIETNAM
 
-app = typer.Typer(help="Kho chứng thư tin cậy / trusted certificates")
+app = typer.Typer(help="Kho chứng thư tin cậy / trusted certificates", no_args_is_help=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Thư mục cấu hình / configuration folder")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Một đối tượng JSON mỗi dòng / one JSON object a line")]
@@ -36,6 +36,8 @@ def list_(config: ConfigOption = Path("config"), as_json: JsonOption = False) ->
         }
         text = f"{WORLD_VI[one.world]}: {row['name']}\n  {row['file']}  đến {row['valid_to']}\n  sha256 {row['sha256']}"
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else text)
+    if not store.roots and not as_json:
+        typer.echo("Chưa có gốc tin cậy, xem trust/README.md / no trusted root yet, see trust/README.md", err=True)
     now = dt.datetime.now(dt.UTC)
     for name, revoked in store.crls.items():
         until = revoked.next_update_utc

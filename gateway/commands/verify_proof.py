@@ -28,7 +28,7 @@ def verify_proof(
     tsa_ca: Annotated[
         Path | None, typer.Option(help="Chứng thư gốc của bên cấp dấu thời gian (PEM) / roots of the time stamps")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Một đối tượng JSON / one JSON object")] = False,
 ) -> None:
     """Kiểm chứng một thư bằng tệp chứng minh: 0 đúng, 1 không đúng / check a proof: 0 holds, 1 does not."""
     try:
