@@ -539,6 +539,18 @@ class _Examiner:
                 for f in self.check("frames", path, frames, [], self.budget.file_seconds)
             ]
 
+        if kind == "pdf" and facts.get("signatures"):
+
+            def under() -> list[Finding]:
+                from gateway.inspection import covered
+
+                return covered.covered(opened)
+
+            self.findings += [
+                f.model_copy(update={"about": path})
+                for f in self.check("signature", path, under, [], self.budget.file_seconds)
+            ]
+
         def seals() -> Any:
             from gateway.inspection import seal
 

@@ -69,6 +69,14 @@ class Picture:
         return max(right - left, 0.0) * max(bottom - top, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Written words of a PDF page. box: left, top, right, bottom as fractions of the page."""
+
+    text: str
+    box: tuple[float, float, float, float]
+
+
 class Pages(Protocol):
     """Pages are numbered from 1."""
 
@@ -295,6 +303,32 @@ class PdfPages:
         shown = max(largest.box[2] - largest.box[0], 1e-3) * width / MM_PER_INCH
         return largest.width / shown
 
+    def covered_words(self, n: int) -> list[Words]:
+        """Words drawn to be seen on which something drawn later lies wholly: an opaque picture, a filled shape, the
+        field of a form. Whether they can be seen all the same is another question."""
+        page = self._page(n)
+        text = page.get_textpage()
+        words: list[tuple[str, tuple[float, float, float, float]]] = []
+        under: list[tuple[str, tuple[float, float, float, float]]] = []
+        try:
+            for count, thing in enumerate(page.get_objects(max_depth=3, textpage=text)):
+                if count >= 5000:
+                    break
+                with contextlib.suppress(pdfium.PdfiumError):
+                    if thing.type == pdfium_c.FPDF_PAGEOBJ_TEXT:
+                        if pdfium_c.FPDFTextObj_GetTextRenderMode(thing.raw) < pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE:
+                            said = thing.extract().strip()
+                            if said:
+                                words.append((said, thing.get_bounds()))
+                    elif words and _covers(thing):
+                        left, bottom, right, top = thing.get_bounds()
+                        under += [one for one in words if _inside(one[1], (left, bottom, right, top))]
+        finally:
+            text.close()
+        for box in _field_boxes(self._pdf, page) if words else ():
+            under += [one for one in words if _inside(one[1], box)]
+        return [Words(said, _shown_at(page, *box)) for said, box in dict.fromkeys(under)]
+
     def kind(self, n: int) -> Kind:
         kinds = {picture.kind for picture in self._scan(n)}
         for kind in ("colour", "grey", "bilevel"):
@@ -318,6 +352,46 @@ def _picture(page: pdfium.PdfPage, image: pdfium.PdfImage) -> Picture:
     elif data.bits_per_pixel == 8 and data.colorspace == pdfium_c.FPDF_COLORSPACE_ICCBASED:
         kind = "grey"  # one component of eight bits
     return Picture(_shown_at(page, *image.get_bounds()), columns, rows, kind)
+
+
+def _covers(thing: pdfium.PdfObject) -> bool:
+    """Whether a page object hides what lies under it: a picture without a mask, or a shape that is filled."""
+    if pdfium_c.FPDFPageObj_HasTransparency(thing.raw):
+        return False
+    if thing.type == pdfium_c.FPDF_PAGEOBJ_PATH:
+        fill, stroke = ctypes.c_int(), ctypes.c_int()
+        return bool(pdfium_c.FPDFPath_GetDrawMode(thing.raw, fill, stroke)) and fill.value != 0
+    return bool(thing.type == pdfium_c.FPDF_PAGEOBJ_IMAGE)
+
+
+def _inside(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Whether nearly all of a box (left, bottom, right, top) is in another."""
+    across = min(box[2], other[2]) - max(box[0], other[0])
+    up = min(box[3], other[3]) - max(box[1], other[1])
+    return across > 0 and up > 0 and across * up > 0.8 * (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _field_boxes(document: pdfium.PdfDocument, page: pdfium.PdfPage) -> list[tuple[float, float, float, float]]:
+    """The fields of a form that are filled in by hand; those of signatures may lie on the line that they fill."""
+    if document.formenv is None:
+        return []
+    kinds = (pdfium_c.FPDF_FORMFIELD_TEXTFIELD, pdfium_c.FPDF_FORMFIELD_COMBOBOX, pdfium_c.FPDF_FORMFIELD_LISTBOX)
+    boxes = []
+    for index in range(min(pdfium_c.FPDFPage_GetAnnotCount(page.raw), 500)):
+        note = pdfium_c.FPDFPage_GetAnnot(page.raw, index)
+        if not note:
+            continue
+        rect = pdfium_c.FS_RECTF()
+        if (
+            pdfium_c.FPDFAnnot_GetSubtype(note) == pdfium_c.FPDF_ANNOT_WIDGET
+            and pdfium_c.FPDFAnnot_GetFormFieldType(document.formenv.raw, note) in kinds
+            and pdfium_c.FPDFAnnot_GetRect(note, ctypes.byref(rect))
+        ):
+            left, right = sorted((rect.left, rect.right))
+            bottom, top = sorted((rect.bottom, rect.top))
+            boxes.append((left, bottom, right, top))
+        pdfium_c.FPDFPage_CloseAnnot(note)
+    return boxes
 
 
 def _shown_at(
