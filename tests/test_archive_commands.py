@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -141,4 +142,5 @@ def test_stats(config):
     assert congvan("stats", "--month", "2026-10", "--json", "--config", config).stdout == ""
     assert congvan("stats", "--month", "11/2026", "--config", config).exit_code == 2
     told = congvan("stats", "explain", "sent", "--month", "2026-11", "--agency", "so-tttt", "--config", config)
-    assert len(told.stdout.split()) == 5
+    assert len(re.findall(r"(?m)^[0-9A-Z]{16}  2026-11-", told.stdout)) == 5
+    assert "kind in (sent)" in told.stdout
