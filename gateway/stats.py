@@ -1288,7 +1288,7 @@ class Difference:
 @dataclass(slots=True)
 class Proof:
     """What was looked at: messages and events; `unproved` events have no message in the archive (recipients refused at
-    the door, mailboxes in use, unread mail) and are taken as they are."""
+    the door, mailboxes in use, unread mail, mail destroyed in good order) and are taken as they are."""
 
     messages: int = 0
     events: int = 0
@@ -1297,7 +1297,7 @@ class Proof:
 
 
 #: Events that no message proves: what they tell is not kept anywhere else.
-_UNPROVED = ("refused_envelope", "active", "unread_over", "acknowledged", "recalled", "registered")
+_UNPROVED = ("refused_envelope", "active", "unread_over", "acknowledged", "recalled", "registered", "imported")
 _PIECE = 2000
 
 
@@ -1346,6 +1346,9 @@ def _record_digests(connection: Connection, period: Period) -> dict[str, str]:
 
 
 def _prove_one(connection: Connection, proof: Proof, row: Any, events: list[Any], digest: str | None) -> None:
+    if row.record == "{}" and _destroyed(connection, row.id):
+        proof.unproved += len(events)  # its record is gone with its content; what it counted as stays
+        return
     if digest is None:  # archived later than it was received: a mailbox read afterwards
         found = connection.execute(
             select(db.leaf.c.entry).where(db.leaf.c.case_id == row.id, db.leaf.c.type == "message")
@@ -1364,10 +1367,7 @@ def _prove_one(connection: Connection, proof: Proof, row: Any, events: list[Any]
     for key, values in expected.items():
         one = there.pop(key, None)
         if one is None:
-            # The same bytes may have been counted under another case: then their event is there all the same.
-            e = db.event.c
-            found = connection.execute(select(e.message).where(e.key == key)).scalar()
-            if found is None:
+            if not _counted_elsewhere(connection, row, key, values):
                 what = f"{values[0]} {values[5]}".strip()
                 proof.differences.append(Difference("missing", row.id, f"{what} of {values[1] or '(none)'}"))
             continue
@@ -1381,10 +1381,32 @@ def _prove_one(connection: Connection, proof: Proof, row: Any, events: list[Any]
             proof.differences.append(Difference("extra", row.id, f"{what} of {one.agency or '(none)'}"))
 
 
+def _destroyed(connection: Connection, case: str) -> bool:
+    return connection.execute(select(db.destroyed.c.message).where(db.destroyed.c.message == case)).first() is not None
+
+
+def _counted_elsewhere(connection: Connection, row: Any, key: str, values: tuple[str, ...]) -> bool:
+    """The same bytes may have been counted under another case; so may the same message with other lines on top."""
+    e, m, k = db.event.c, db.message.c, db.likeness.c
+    if connection.execute(select(e.id).where(e.key == key)).first() is not None:
+        return True
+    cores = [row.sha256, *connection.execute(select(k.core).where(k.message == row.id)).scalars()]
+    alike = set(connection.execute(select(m.id).where(m.sha256.in_(cores))).scalars())
+    alike |= set(connection.execute(select(k.message).where(k.core.in_(cores))).scalars())
+    kind, agency, way, _, _, rule, *_ = values
+    question = select(e.id).where(
+        e.message.in_(alike), e.kind == kind, e.agency == agency, e.direction == way, e.rule == rule
+    )
+    return connection.execute(question.limit(1)).first() is not None
+
+
 def _seen_elsewhere(connection: Connection, case: str) -> bool:
-    """The message was read from a further mailbox later on; that counts for that mailbox's agency."""
-    i = db.imap_message.c
-    return connection.execute(select(i.uid).where(i.case_id == case).limit(1)).first() is not None
+    """The message was seen in a further mailbox or journal later on; that counts for the agencies there."""
+    i, s = db.imap_message.c, db.sighting.c
+    return (
+        connection.execute(select(i.uid).where(i.case_id == case).limit(1)).first() is not None
+        or connection.execute(select(s.id).where(s.case_id == case).limit(1)).first() is not None
+    )
 
 
 def _prove_rest(connection: Connection, proof: Proof, events: dict[str, list[Any]]) -> None:
