@@ -135,7 +135,7 @@ def pdf(paper: Paper, *, pages: int = 1, noise: int = 0, seed: int = 1) -> bytes
         y = block(agency_x, y, paper.parent, "regular", 11, 200)
     y = block(agency_x, y, paper.agency, "bold", 11, 200)
     page.line(agency_x - 30, y + 7, agency_x + 30, y + 7)
-    number_y = y - 10
+    number_y = min(y - 10, height - 99)  # below the line under the motto, when the agency has but one line
     centred(motto_x, height - 62, MOTTO[0], "bold", 10.5)
     centred(motto_x, height - 77, MOTTO[1], "bold", 12)
     page.line(motto_x - 70, height - 82, motto_x + 70, height - 82)
