@@ -539,6 +539,11 @@ class Archive:
         """The case of these bytes, received or imported, or empty."""
         return await self.database.read(lambda connection: _imported(connection, sha256))
 
+    async def decided(self, case: str) -> bool:
+        """Is there a message or a tombstone of this case?"""
+        question = select(db.leaf.c.idx).where(db.leaf.c.case_id == case, db.leaf.c.type.in_(("message", "tombstone")))
+        return await self.database.read(lambda connection: connection.execute(question).first() is not None)
+
     async def buried(self, digest: str, alike: str) -> str:
         """The tombstone of the same secret, by the `disguise` of its bytes or of its core; empty when there is none."""
 

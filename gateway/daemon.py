@@ -76,7 +76,9 @@ def boot(hostname: str, policy_digest: str) -> dict[str, Any]:
     }
 
 
-def inspecting(settings: config.Gateway, config_path: Path, log: Any, *, late: bool = False) -> Inspector:
+def inspecting(
+    settings: config.Gateway, config_path: Path, log: Any, *, late: bool = False, workers: int = 0
+) -> Inspector:
     """The inspection workers. late: with the time that there is when nobody waits for the answer."""
     budget = settings.budget
     if late:
@@ -88,7 +90,7 @@ def inspecting(settings: config.Gateway, config_path: Path, log: Any, *, late: b
             "trust": str((config_path / "trust").resolve()),
             "clamd": settings.clamd.model_dump(mode="json") if settings.clamd else None,
         },
-        workers=budget.workers,
+        workers=workers or budget.workers,
         seconds=budget.seconds,
         log=log,
     )
@@ -136,6 +138,7 @@ class Daemon:
             clamd=settings.clamd,
             wake=queue.wake,
             alerts=alerts,
+            late=lambda: inspecting(settings, self._config, self._log, late=True, workers=1),
             log=self._log,
             mail_log=mail_log,
             data=settings.data,
@@ -149,6 +152,7 @@ class Daemon:
             # Workers take a second to import what they need; mail that comes earlier waits for them, not for a port.
             tasks.append(asyncio.create_task(inspector.run(), name="inspector"))
             tasks.append(asyncio.create_task(queue.run(self._stop), name="queue"))
+            tasks.append(asyncio.create_task(self.pipeline.run_late(), name="late"))
             tasks.append(asyncio.create_task(alerts.run(self._stop), name="alerts"))
             if settings.alerts is not None and settings.alerts.admin is not None:
                 watch = self._watcher = Watch(
@@ -162,7 +166,7 @@ class Daemon:
                     server = await smtp_in.start(listener, settings, self.pipeline, authenticator, self._log, gate=gate)
                 except OSError as error:
                     where = f"listener {listener.kind} on {listener.address}:{listener.port}"
-                    reason = error.strerror or str(error)
+                    reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
                     raise ConfigError(
                         [Problem(str(self._config / "gateway.yaml"), 0, 0, f"{where}: {reason}")]
                     ) from None

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import re
@@ -34,6 +35,7 @@ from gateway.directory import Directory
 from gateway.errors import LOCAL_ERROR, Failure, Reply
 from gateway.inspection import malware
 from gateway.inspection.findings import CheckRun, Finding, Inspection, MessageFacts, SenderFacts, Status
+from gateway.late import Held, Waiting
 from gateway.message import (
     VIETNAM,
     Address,
@@ -56,6 +58,12 @@ from gateway.wire import BAD_SENDER, BodyWriter, Pool, Refused, parse_path
 
 class Inspecting(Protocol):
     async def message(self, body: Body) -> Inspection: ...
+
+
+class LateInspecting(Inspecting, Protocol):
+    async def run(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 class SenderCheck:
@@ -105,10 +113,13 @@ class Pipeline:
         clamd: Clamd | None = None,
         wake: Callable[[], None],
         alerts: alerting.Alerts | None = None,
+        late: Callable[[], LateInspecting] | None = None,
         log: Any,
         mail_log: logs.MailLog,
         data: Path,
     ) -> None:
+        """late: workers for what takes longer than its sender can wait; without them such mail is judged by what is
+        known when the time is over."""
         self.settings = settings
         self.rules = rules
         self._inspector = inspector
@@ -124,6 +135,13 @@ class Pipeline:
         self._turns = tuple(asyncio.Lock() for _ in range(64))
         self._journal = frozenset(one.lower() for one in settings.journal)
         self._pool = Pool()
+        self._late = late
+        self._waiting = Waiting(data)
+        self._late_turn, self._late_news = asyncio.Lock(), asyncio.Event()
+        self._going: dict[str, asyncio.Task[Any]] = {}  # by digest: inspections that somebody was told 451 for
+        self._final: dict[str, Inspection] = {}  # by digest: what they found
+        if late is not None:
+            self._waiting.clear()
 
     # ----------------------------------------------------------------- at the door
 
@@ -200,6 +218,11 @@ class Pipeline:
 
         if verdict.disposition == Disposition.BLOCK_SECRET:
             return await self._refuse_secret(received, direction, facts, verdict)
+        if self._late is not None and over_budget(facts):
+            if received.origin.login:
+                return await self._hold(received)
+            await self._go_on(received.body)
+            return _STILL
 
         core, _ = await _core(received.body)
         case = replace(self._case(rules, received, situation, verdict), core=core)
@@ -226,12 +249,17 @@ class Pipeline:
         """What the message is, who it is from, and what the virus scanner says: asked at once, so that DNS does not
         wait for OCR."""
         if self._clamd is None and (self._sender_check is None or received.origin.login or received.origin.trusted):
-            facts = await self._inspector.message(received.body)
+            facts = await self._inspected(received.body)
             return facts.model_copy(update={"sender": await self._sender(received)})
         facts, sender, (found, run) = await asyncio.gather(
-            self._inspector.message(received.body), self._sender(received), self._scan(received)
+            self._inspected(received.body), self._sender(received), self._scan(received)
         )
         return facts.model_copy(update={"sender": sender, "findings": facts.findings + found, "runs": facts.runs + run})
+
+    async def _inspected(self, body: Body) -> Inspection:
+        """What a late inspection found, else what one finds now."""
+        final = self._final.get(body.sha256)
+        return final if final is not None else await self._inspector.message(body)
 
     async def _sender(self, received: Received) -> SenderFacts:
         if received.origin.login:
@@ -247,12 +275,15 @@ class Pipeline:
         found, run = await asyncio.to_thread(malware.scan, received.body.chunks(), self._clamd)
         return found, (run,)
 
-    async def _refuse_secret(self, received: Received, direction: str, facts: Inspection, verdict: Verdict) -> Reply:
-        """A state secret is not spread: no byte of it is kept, only that it happened."""
+    async def _refuse_secret(
+        self, received: Received, direction: str, facts: Inspection, verdict: Verdict, *, late: bool = False
+    ) -> Reply:
+        """A state secret is not spread: no byte of it is kept, only that it happened. late: its sender was told 250,
+        and learns it by mail alone."""
         tombstone = replace(
             self._tombstone(received, verdict, (await _core(received.body))[0]),
             counts=stats.counts(received, direction, verdict),
-            notices=self._alert(received, verdict) + self._notices(received, facts, verdict, refused=True),
+            notices=self._alert(received, verdict) + self._notices(received, facts, verdict, refused=not late),
             alerts=alerting.of_secret(self.settings.alerts, received),
         )
         await self._archive.bury(tombstone)
@@ -275,6 +306,134 @@ class Pipeline:
             sha256=received.body.sha256,
             core=core,
         )
+
+    # ----------------------------------------------------------------- what takes longer
+
+    async def _hold(self, received: Received) -> Reply:
+        """250 before the verdict: the sender's client cannot wait. The bytes lie under a key of their own until it is
+        known that they are no secret; `run_late` finds out."""
+        mark, envelope = await self._archive.disguise(received.body.sha256), received.envelope
+        wanted = {one.address.key for one in envelope.recipients}
+
+        def hold() -> str:
+            for held in self._waiting.all():
+                there = {one.address.key for one in held.envelope.recipients}
+                if held.mark == mark and held.envelope.sender.key == envelope.sender.key and wanted <= there:
+                    return held.case
+            try:
+                self._waiting.hold(received, mark)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._waiting.forget(received.case)
+                raise Failure(LOCAL_ERROR.text, f"late: {error.strerror}") from error
+            return received.case
+
+        case = await asyncio.to_thread(hold)
+        self._late_news.set()
+        self._mail_log.write(received.case, "held", sender=envelope.sender or "<>", reason="inspection goes on")
+        return Reply(250, f"VBDT HOLD Thu dang duoc kiem tra, ma {case}", "0.0")
+
+    async def _go_on(self, body: Body) -> None:
+        """Inspect to the end what a server was told 451 for; it finds the answer when it comes again."""
+        sha256 = body.sha256
+        if sha256 in self._going or len(self._going) >= _MOST_GOING:
+            return
+        copy = await asyncio.to_thread(lambda: self._inner(body.read()))
+
+        async def work() -> None:
+            try:
+                await self._inspect_late(copy)
+            except Exception:
+                self._log.exception("late inspection failed")
+            finally:
+                copy.close()
+                self._going.pop(sha256, None)
+
+        self._going[sha256] = asyncio.create_task(work(), name="late-inspection")
+
+    async def _must_be_decided(self, body: Body, facts: Inspection) -> None:
+        """For mail that can be asked for again: not archived before it is known whether it is a secret."""
+        if self._late is not None and over_budget(facts):
+            await self._go_on(body)
+            raise Failure(_STILL.text, "inspection goes on")
+
+    async def _inspect_late(self, body: Body) -> None:
+        """With workers of its own, one message after another, so that the mail of the day does not wait for it."""
+        assert self._late is not None
+        async with self._late_turn:
+            if body.sha256 in self._final:
+                return
+            inspector = self._late()
+            running = asyncio.create_task(inspector.run())
+            asking = asyncio.create_task(inspector.message(body))
+            try:
+                await asyncio.wait((running, asking), return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    raise Failure(LOCAL_ERROR.text, f"late inspection cannot start: {running.exception()}")
+                facts = asking.result()
+            finally:
+                running.cancel()
+                asking.cancel()
+                await asyncio.gather(running, asking, return_exceptions=True)
+                await inspector.stop()
+        while len(self._final) >= _MOST_FINAL:
+            del self._final[next(iter(self._final))]
+        # What has not answered now will not answer: that is the last word, and the policy has one for it.
+        runs = tuple(
+            one.model_copy(update={"status": Status.FAILED}) if one.status is Status.TIMED_OUT else one
+            for one in facts.runs
+        )
+        self._final[body.sha256] = facts.model_copy(update={"runs": runs})
+
+    async def run_late(self) -> None:
+        """Give what is held its verdict, oldest first, also what was held before a restart. Runs until cancelled."""
+        while True:
+            self._late_news.clear()
+            pause = None
+            for held in await asyncio.to_thread(lambda: list(self._waiting.all())):
+                logs.bind_contextvars(case=held.case)
+                try:
+                    await self._settle(held)
+                except Failure as failure:
+                    self._log.error("held message waits on", reason=failure.private or failure.public)
+                    pause = _LATE_AGAIN
+                except Exception:
+                    self._log.exception("held message waits on")
+                    pause = _LATE_AGAIN
+                finally:
+                    logs.clear_contextvars()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._late_news.wait(), pause)
+
+    async def _settle(self, held: Held) -> None:
+        """The verdict, and then the key goes. A kill at any line repeats what is not done."""
+        if not await self._archive.decided(held.case):
+            body = await asyncio.to_thread(self._waiting.body, held.case)
+            if body is None:
+                raise Failure(LOCAL_ERROR.text, "ALARM: the key of a held message is gone")
+            received = Received(held.case, held.at, held.envelope, held.origin, body)
+            await self._inspect_late(body)
+            facts = await self._facts(received)
+            rules, envelope = self.rules, held.envelope
+            direction = judging.direction(rules.directory, held.origin, envelope.sender, envelope.recipients, held.at)
+            situation = await self._situation(rules, received, direction, facts)
+            verdict = judging.judge(rules.policy, rules.directory, situation)
+            if verdict.disposition == Disposition.BLOCK_SECRET:
+                await self._refuse_secret(received, direction, facts, verdict, late=True)
+            else:
+                core, _ = await _core(body)
+                case = replace(self._case(rules, received, situation, verdict, late=True), core=core)
+                receipt = await self._archive.commit(case)
+                await self._acknowledged(received, facts)
+                if not receipt.duplicate:
+                    self._wake()
+                    self._alert_now(case.alerts)
+                    self._tell(case)
+            self._final.pop(body.sha256, None)
+        try:
+            await asyncio.to_thread(self._waiting.forget, held.case)
+        except OSError as error:
+            raise Failure(LOCAL_ERROR.text, f"late: {error.strerror}") from error
 
     # ----------------------------------------------------------------- mailboxes
 
@@ -305,6 +464,7 @@ class Pipeline:
         origin = Origin("imap", polled.server, tls=polled.tls, login=polled.account if sent else "", protocol="IMAP")
         received = Received(case, polled.at, Envelope(NullSender(), ()), origin, body)
         facts = await self._facts(received)
+        await self._must_be_decided(body, facts)
         received = replace(received, envelope=_envelope(head, facts.message, own, sent))
         side = "out" if sent else "in"  # internal mail lies in two mailboxes: each proves its own side
         return await self._seen(received, facts, Sighting("imap", polled.account, body.sha256), side, polled.history)
@@ -328,6 +488,7 @@ class Pipeline:
         try:
             received = Received(case, at, Envelope(NullSender(), ()), origin, inner)
             facts = await self._facts(received)
+            await self._must_be_decided(inner, facts)
             if report is None:
                 envelope = _envelope(_head(inner), facts.message, None, True)
                 envelope = envelope if sender is None else replace(envelope, sender=sender)
@@ -472,11 +633,14 @@ class Pipeline:
 
     # ----------------------------------------------------------------- what is owed
 
-    def _case(self, rules: Rules, received: Received, situation: Situation, verdict: Verdict) -> Case:
+    def _case(
+        self, rules: Rules, received: Received, situation: Situation, verdict: Verdict, *, late: bool = False
+    ) -> Case:
         """What the archive must make durable. On submission one refused recipient refuses the message (the sender
-        mends it and sends again); from other servers the rest are delivered and the refused ones returned."""
+        mends it and sends again); from other servers, and where 250 was said already (`late`), the rest are delivered
+        and the refused ones returned."""
         facts = situation.inspection
-        refused = self._refused(received.origin, verdict)
+        refused = not late and self._refused(received.origin, verdict)
         owed = []
         by_address = {one.address.lower(): one for one in verdict.recipients}
         for one in received.envelope.recipients:
@@ -680,6 +844,13 @@ def _head(body: Body) -> bytes:
     first = next(iter(body.chunks(_HEAD)), b"")
     end = re.search(rb"\r?\n\r?\n", first)
     return first[: end.start() + 1] if end else first
+
+
+#: Inspections after a 451 that may wait for their turn, and answers that wait for their server.
+_MOST_GOING, _MOST_FINAL = 32, 256
+#: Seconds before a held message is tried again for which database or store was away.
+_LATE_AGAIN = 5.0
+_STILL = Reply(451, "Inspection takes longer than this session, please try again later", "3.0")
 
 
 #: Checks that must have answered before it is known that a message is no secret (rule SC-01).

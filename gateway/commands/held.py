@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gateway.archive import stamp
 from gateway.commands.archive import CaseId, Config, Json
 from gateway.commands.queue import no_such_case, print_case, print_messages, user, with_queue
+from gateway.config import read as read_settings
+from gateway.late import Held, Waiting
 from gateway.queue import Queue
 
 app = typer.Typer(help="Thư tạm giữ / held mail", no_args_is_help=True)
@@ -21,14 +24,40 @@ Who = Annotated[str, typer.Option("--who", help="Người quyết định; mặc
 def list_(as_json: Json = False, config: Config = Path("config")) -> None:
     """Thư đang tạm giữ / held mail, oldest first."""
 
+    waiting = Waiting(read_settings(config).data)
+
     async def work(queue: Queue) -> int:
-        messages = await queue.held()
+        messages = [_inspected_still(one) for one in waiting.all()] + await queue.held()
         print_messages(messages, as_json)
         if not messages and not as_json:
             typer.echo("Không có thư tạm giữ / nothing is held")
         return 0
 
     with_queue(config, work)
+
+
+def _inspected_still(held: Held) -> dict[str, Any]:
+    """A message whose verdict is still to come, under the keys of the others; nothing of its content is known yet."""
+    return {
+        "case": held.case,
+        "kind": "mail",
+        "received_at": stamp(held.at),
+        "sender": str(held.envelope.sender),
+        "size": held.size,
+        "subject": "",
+        "verdict": "",
+        "recipients": [
+            {
+                "address": str(one.address),
+                "state": "inspecting",
+                "attempts": 0,
+                "next_attempt_at": None,
+                "last_reply": "",
+                "destination": "",
+            }
+            for one in held.envelope.recipients
+        ],
+    }
 
 
 @app.command()
