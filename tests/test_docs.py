@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from ruamel.yaml import YAML
 
-from gateway import cli
+from gateway import cli, config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -54,6 +56,13 @@ def test_every_command_and_option_says_what_it_is() -> None:
             words = getattr(option, "help", None) or ""
             if option.name not in ("help", "install_completion", "show_completion"):
                 assert words, f"{path} {option.name}: no help"
+
+
+def test_the_settings_of_the_first_steps_are_settings() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    block = next(one for one in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE) if "hostname:" in one)
+    settings = config.Gateway.model_validate(YAML(typ="safe").load(textwrap.dedent(block)))
+    assert settings.hop_for("so.tinh.gov.vn").name == "hop-thu" and settings.hop_for("x.vn").name == "ra-ngoai"
 
 
 def test_imports_point_down() -> None:

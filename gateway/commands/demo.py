@@ -29,6 +29,8 @@ from gateway.message import VIETNAM
 
 app = typer.Typer()
 
+#: The configuration that lies in the checkout.
+_SHIPPED = Path(__file__).resolve().parents[2] / "config"
 #: Ports above 1024 that people can remember; another one is taken where one is busy.
 SUBMISSION, SUBMISSIONS, RELAY = 10587, 10465, 10025
 
@@ -52,6 +54,9 @@ def demo(
     missing = _missing()
     if missing:
         print(f"Bản demo cần gói {missing}: ./run demo tự cài / the demonstration needs {missing}", file=sys.stderr)
+        raise typer.Exit(2)
+    if not (_SHIPPED / "citations.yaml").is_file():
+        print("Bản demo chạy từ mã nguồn: ./run demo / the demonstration runs from a checkout", file=sys.stderr)
         raise typer.Exit(2)
     code = asyncio.run(_demo(folder.resolve(), once))
     raise typer.Exit(code)
@@ -164,9 +169,8 @@ def _configuration(folder: Path, keys: Any, port: int) -> Path:
     from gateway.demo import samples
 
     config = folder / "config"
-    shipped = Path(__file__).resolve().parents[2] / "config"
     for part in ("profiles", "lists", "citations.yaml", "templates"):
-        source = shipped / part
+        source = _SHIPPED / part
         if source.is_dir():
             shutil.copytree(source, config / part)
         elif source.exists():
