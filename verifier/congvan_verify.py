@@ -421,6 +421,10 @@ class Audit:
             if source.startswith("checkpoints/") and source != f"checkpoints/{size:012d}.note":
                 self.wrong("checkpoint_bad", None, f"{source}: it is of {size} leaves")
             trees.append((source, size, root))
+            known_names = {key.name for key in (*self.policy.logs, *self.policy.witnesses.values())}
+            strangers = {name for name, _ in split_note(note)[1]} - known_names
+            if strangers and self.policy.witnesses:
+                self.notes.append(f"{source}: signatures that nobody here can judge: {', '.join(sorted(strangers))}")
         if not self.signed:
             self.signed = max((size for source, size, _ in trees if source != "known"), default=0)
         self._stamps()
@@ -432,9 +436,10 @@ class Audit:
             elif self.roots.get(size) == root:
                 good = size
             elif size in self.roots:
-                self.wrong(
-                    "rewritten", None, f"{source}: the tree of {size} leaves was another; {good} leaves are good"
+                text = (
+                    f"{source}: the tree of {size} leaves was another; the change is in leaves {good} to {size - 1}"
                 )
+                self.wrong("rewritten", good, text)
         self._quorum()
         self._evidence()
         self._clock()
@@ -545,6 +550,7 @@ class Audit:
                 if tree.size in wanted:
                     self.roots[tree.size] = tree.root()
         self._tiles(hashes)
+        self._narrow()
 
     def _tiles(self, hashes: list[bytes]) -> None:
         """Every tile on disk against the hashes it must hold, level by level."""
@@ -554,8 +560,11 @@ class Audit:
             for number in range(-(-len(hashes) // WIDTH)):
                 part = hashes[number * WIDTH : (number + 1) * WIDTH]
                 try:
-                    if self._file(level, number, len(part))[: 32 * len(part)] != b"".join(part):
-                        self.wrong("tile_changed", None, f"tile level {level} number {number}")
+                    there = self._file(level, number, len(part))
+                    differ = [n for n, one in enumerate(part) if there[32 * n : 32 * n + 32] != one]
+                    if differ:
+                        leaf = number * WIDTH + differ[0] if level == 0 else None
+                        self.wrong("tile_changed", leaf, f"tile level {level} number {number}")
                 except OSError as error:
                     self.wrong("log_incomplete", None, str(error))
                 if len(part) == WIDTH:
@@ -563,6 +572,18 @@ class Audit:
                         part = [node_hash(part[n], part[n + 1]) for n in range(0, len(part), 2)]
                     above += part
             hashes, level = above, level + 1
+
+    def _narrow(self) -> None:
+        """Tiles and bundles that were overtaken by wider ones, which are checked: what they hold is the same."""
+        for folder in sorted((self.folder / "log" / "tile").rglob("*.p")):
+            full = folder.with_name(folder.name[:-2])
+            files = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+            widest = full if full.is_file() else files.pop() if files else full
+            whole = widest.read_bytes() if widest.is_file() else b""
+            for path in files:
+                data = path.read_bytes()
+                if not whole.startswith(data) or (len(data) != 32 * int(path.name) and "entries" not in path.parts):
+                    self.wrong("tile_changed", None, str(path.relative_to(self.folder)))
 
     def _look(self, place: int, entry: bytes, before: str) -> str:
         try:
