@@ -203,6 +203,8 @@ def day(text: str) -> dt.date:
 
 def moment(text: str) -> dt.datetime:
     """A day and a time, in either order: `25/11/2026 08:00`, `8h30 25/11/2026`, `2026-11-25T08:00`; Vietnam's."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?[+-]\d\d:\d\d", text):  # as `bring` writes it
+        return dt.datetime.fromisoformat(text)
     parts = text.replace("T", " ").replace(",", " ").split()
     times = [one for one in parts if re.fullmatch(r"\d{1,2}(?:[:hg]\d{0,2}|:\d{2}:\d{2})", one.lower())]
     days = [one for one in parts if one not in times]
