@@ -34,8 +34,8 @@ GROUPS = {
     "directory": "directory",
     "trust": "trust",
 }
-#: noun → a second module with commands of it
-MORE = {"archive": "keeping"}
+#: noun → more modules with commands of it
+MORE = {"archive": ("find", "custody", "keeping")}
 #: command at the top level → module
 TOP = {
     "check": "policy",
@@ -76,8 +76,8 @@ def build(wanted: str | None) -> typer.Typer:
         if wanted == noun or not known:
             group = importlib.import_module(f"gateway.commands.{module}").app
             app.add_typer(group, name=noun)
-            if noun in MORE:
-                group.add_typer(importlib.import_module(f"gateway.commands.{MORE[noun]}").app)
+            for module in MORE.get(noun, ()):
+                group.add_typer(importlib.import_module(f"gateway.commands.{module}").app)
     mounted = set()
     for command, module in TOP.items():
         if (wanted == command or not known) and module not in mounted:

@@ -70,7 +70,7 @@ def bare(accented_text: str) -> str:
     folded = fold(accented_text)
     if folded.isascii():
         return folded
-    return "".join(unicodedata.normalize("NFD", one)[0] if one > "\x7f" else one for one in folded)
+    return "".join(unicodedata.normalize("NFD", one)[0].lower() if one > "\x7f" else one for one in folded)
 
 
 def tokens(text: str) -> list[str]:
@@ -681,7 +681,7 @@ def _number_condition(given: str) -> tuple[str, list[object]]:
     key = number_key(given.rstrip().rstrip("*"))
     if key and not key[0].isdigit() and not key.startswith("/"):
         key = f"/{key}"  # the symbol alone
-    if not key:
+    if not key.strip("/-."):
         return "1 = 0", []
     if prefix or key[-1] in "/-":
         return "value >= ? AND value < ?", [key, key + "\U0010ffff"]

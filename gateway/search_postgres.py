@@ -92,7 +92,7 @@ class PostgresIndex(Index):
             self._run("INSERT INTO search_state SELECT ?::int, 0, count(*) FROM destroyed", (VERSION,))
 
     def _again(self, error: Exception) -> None:
-        if not isinstance(error, Stale) and not isinstance(error, psycopg.errors.SyntaxErrorOrAccessRuleViolation):
+        if not isinstance(error, Stale) and not isinstance(error, psycopg.ProgrammingError):
             # A server that is away or out of room is no reason to throw anything away.
             raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
         try:

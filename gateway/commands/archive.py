@@ -29,7 +29,6 @@ from gateway.hashtree import (
 )
 from gateway.hashtree import consistency as make_consistency
 from gateway.message import VIETNAM
-from gateway.search import Query
 from gateway.store import Damaged, open_store
 from gateway.witness import Unwilling, Witnesses, ask, origin_digest
 
@@ -125,136 +124,6 @@ def dump(value: Any) -> None:
 
 
 @app.command()
-def search(
-    text: Annotated[
-        list[str] | None, typer.Argument(help='Từ, "cụm từ", tiền tố* / words, "a phrase", prefix*')
-    ] = None,
-    number: Annotated[str, typer.Option(help="Số, ký hiệu, ví dụ 14/CT-UBND / document number")] = "",
-    sender: Annotated[str, typer.Option(help="Người gửi / sender")] = "",
-    recipient: Annotated[str, typer.Option(help="Người nhận / recipient")] = "",
-    agency: Annotated[str, typer.Option(help="Mã cơ quan / agency id")] = "",
-    direction: Annotated[str, typer.Option(help="in, out, internal")] = "",
-    since: Annotated[str | None, typer.Option(help="Từ ngày / from (2026-11-20)")] = None,
-    until: Annotated[str | None, typer.Option(help="Đến hết ngày / to the end of")] = None,
-    kind: Annotated[str, typer.Option(help="Loại văn bản: CT, QĐ, CV … / kind")] = "",
-    abstract: Annotated[str, typer.Option(help="Trích yếu / abstract")] = "",
-    signer: Annotated[str, typer.Option(help="Người ký / signer")] = "",
-    issuing: Annotated[str, typer.Option("--issuing-agency", help="Cơ quan ban hành / issuing agency")] = "",
-    file: Annotated[str, typer.Option(help="Tên tệp / file name")] = "",
-    digest: Annotated[str, typer.Option(help="SHA-256 của thư hoặc tệp / of message or file")] = "",
-    rule: Annotated[str, typer.Option(help="Quy tắc, ví dụ SG-01 / rule")] = "",
-    verdict: Annotated[str, typer.Option(help="deliver, deliver-warn, hold, return …")] = "",
-    message_class: Annotated[str, typer.Option("--class", help="OFFICIAL_DOC, DRAFT …")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
-    as_json: Json = False,
-    config: Config = Path("config"),
-) -> None:
-    """Tìm thư; có dấu hay không dấu đều được / find messages."""
-    query = Query(
-        " ".join(text or ()), number, sender, recipient, agency, direction, moment(since), moment(until, end=True),
-        kind, abstract, signer, issuing, file, digest, rule, verdict, message_class, limit, offset,
-    )  # fmt: skip
-
-    async def work(archive: Archive) -> int:
-        page = await archive.search(query)
-        for row in page.rows:
-            if as_json:
-                dump({**shown(row), **({"snippet": row["snippet"]} if "snippet" in row else {})})
-                continue
-            one = shown(row)
-            title = " ".join(part for part in (one["document_code"], one["abstract"] or one["subject"]) if part)
-            title += "  [nhập / imported]" if one["kind"] == "imported" else ""
-            typer.echo(f"{one['case']}  {one['received_at'][:16]}  {one['verdict']:<12}  {title}")
-            typer.echo(f"    {one['sender'] or '<>'} → {', '.join(one['recipients'])}")
-            if row.get("snippet"):
-                typer.echo(f"    {row['snippet']}")
-        if not as_json:
-            typer.echo(f"{page.total} thư / messages" + (f", còn {page.lag} chưa lập chỉ mục" if page.lag else ""))
-        return 0 if page.total else EX_NO
-
-    run(config, work)
-
-
-@app.command()
-def show(case: CaseId, as_json: Json = False, config: Config = Path("config")) -> None:
-    """Một thư: phong bì, kết luận, người nhận, tệp / one message: envelope, verdict, recipients, files."""
-
-    async def work(archive: Archive) -> int:
-        row = await archive.row(case)
-        if row is None:
-            raise KeyError(case)
-        intact = await asyncio.to_thread(archive.store.problem, row["sha256"])
-        record = json.loads(row["record"])
-        recipients = [
-            {
-                "address": one["address"],
-                "agency": one["agency"],
-                "verdict": one["verdict"],
-                "state": one["state"],
-                "attempts": one["attempts"],
-                "last_reply": one["last_reply"],
-                "settled_at": stamp(from_ms(one["settled_at"])) if one["settled_at"] else None,
-            }
-            for one in row["recipients"]
-        ]
-        files = [{name: one[name] for name in ("path", "sha256", "size", "type")} for one in row["attachments"]]
-        whole = {
-            **shown(row),
-            "bytes": intact or "intact",
-            "recipients": recipients,
-            "files": files,
-            "channel": row["channel"],
-            "login": row["login"],
-            "peer": row["peer"],
-            "profile": row["profile"],
-            "policy_digest": row["policy_digest"],
-            "findings": record.get("verdict", {}).get("findings", []),
-        }
-        if as_json:
-            dump({**whole, "record": record})
-            return EX_NO if intact else 0
-        for name, value in whole.items():
-            if isinstance(value, list):
-                typer.echo(f"{name}:")
-                for item in value:
-                    typer.echo(
-                        "  " + ", ".join(f"{key}={text}" for key, text in item.items() if text not in ("", None))
-                    )
-            elif value not in ("", None):
-                typer.echo(f"{name}: {value}")
-        return EX_NO if intact else 0
-
-    run(config, work)
-
-
-@app.command()
-def export(
-    case: CaseId,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Tệp .eml, - là đầu ra / file, - for stdout")],
-    as_delivered: Annotated[
-        bool, typer.Option("--as-delivered", help="Kèm các dòng đầu thư đã thêm / with the trace headers")
-    ] = False,
-    config: Config = Path("config"),
-) -> None:
-    """Đúng từng byte như đã nhận / the bytes exactly as received."""
-
-    async def work(archive: Archive) -> int:
-        row = await archive.row(case)
-        if row is None:
-            raise KeyError(case)
-        data = (row["trace"] if as_delivered else b"") + await archive.data(case)
-        if str(output) == "-":
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        else:
-            await asyncio.to_thread(output.write_bytes, data)
-        return 0
-
-    run(config, work)
-
-
-@app.command()
 def verify(
     everything: Annotated[bool, typer.Option("--all", help="Đọc lại mọi thư (mặc định) / every message")] = False,
     since: Annotated[str | None, typer.Option(help="Chỉ đọc lại thư từ ngày / messages since")] = None,
@@ -324,6 +193,7 @@ def verify(
                     "signed": report.signed,
                     "messages": report.messages,
                     "imported": report.imported,
+                    "destroyed": report.destroyed,
                     "bytes": report.bytes,
                     "notes": report.notes,
                 }
@@ -334,7 +204,8 @@ def verify(
             state = "nguyên vẹn / intact" if not report.damage else f"{len(report.damage)} hư hại / damaged"
             typer.echo(
                 f"{state}: {report.leaves} lá/leaves, {report.signed} đã ký/signed, {report.messages} thư/messages"
-                f"{f' ({report.imported} nhập/imported)' if report.imported else ''}, {report.bytes} byte"
+                f"{f' ({report.imported} nhập/imported)' if report.imported else ''}"
+                f"{f', {report.destroyed} đã hủy/destroyed' if report.destroyed else ''}, {report.bytes} byte"
             )
         return EX_NO if report.damage else 0
 
