@@ -18,7 +18,7 @@ from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway import __version__, clock, config, directory, policy, register, returns, smtp_in
+from gateway import __version__, clock, config, directory, handover, policy, register, registrar, returns, smtp_in
 from gateway import log as logs
 from gateway.alerts import Alerts
 from gateway.archive import Archive
@@ -38,6 +38,9 @@ from gateway.witness import Witnesses
 DRAIN_SECONDS = 20.0
 #: reliability.md 2.4: sequence and sign within a second.
 CHECKPOINT_SECONDS = 1.0
+#: How often new arrivals go into the folders of document systems.
+DROP_SECONDS = 20.0
+DROP_REST = 600.0
 #: How often it is asked whether a report is due: one indexed question.
 REPORT_SECONDS = 60.0
 #: How often we look whether a witness is due.
@@ -274,6 +277,34 @@ class Daemon:
                 bad = Trouble("kiem chung kho luu tru thay sai lech", "congvan archive verify")
                 self._watcher.note("archive", bad if code == 1 else None)
 
+        registers, rested = self.settings.registers, 0.0
+
+        async def enter() -> None:
+            """Entries that trouble kept out of the registers, or all of them for an archive that had none."""
+            try:
+                await registrar.heal(archive.database, registers)
+            except Exception:
+                self._log.exception("registers not made", help="congvan register rebuild")
+
+        async def drop() -> None:
+            """New arrivals for the agencies' document systems. In a process of its own: it reads message bodies."""
+            nonlocal rested
+            if time.monotonic() < rested:
+                return
+            try:
+                if not await archive.database.read(lambda c: handover.anything(c, registers)):
+                    return
+            except Failure:
+                return  # the next round asks again
+            words = ("-m", "gateway.cli", "register", "drop", "--config", str(self._config))
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            )
+            _, told = await process.communicate()
+            if process.returncode:  # an agency without an identifier, a folder that is gone: not again at once
+                rested = time.monotonic() + DROP_REST
+                self._log.error("not handed over", reason=told.decode("utf-8", "replace")[-500:].strip())
+
         async def report() -> None:
             """Publications, the operator's mail, reminders: in a process of its own, and only when one is due. What is
             claimed there is done once, however many daemons there are (reports.py)."""
@@ -297,6 +328,10 @@ class Daemon:
         if self.settings.witnesses or self.settings.timestamps:
             scheduler.add_job(witness, "interval", seconds=WITNESS_SECONDS, id="witness")
         scheduler.add_job(self._renew_trust, "interval", minutes=10, id="trust")
+        scheduler.add_job(enter, id="registers")
+        scheduler.add_job(enter, "cron", hour=1, minute=30, id="registers-nightly")
+        if any(one.drop is not None for one in registers.agencies.values()):
+            scheduler.add_job(drop, "interval", seconds=DROP_SECONDS, id="drop")
         scheduler.add_job(verify, "cron", hour=2, minute=30, id="verify")
         return scheduler
 

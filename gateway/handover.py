@@ -126,6 +126,18 @@ async def drop(database: Database, store: Store, settings: Registers, directory:
     return done, failed
 
 
+def anything(connection: Connection, settings: Registers) -> bool:
+    """Is there something for a folder?"""
+    agencies = [name for name, one in settings.agencies.items() if one.drop is not None]
+    e, d = db.register_entry.c, db.register_drop.c
+    question = (
+        select(e.id)
+        .outerjoin(db.register_drop, d.entry == e.id)
+        .where(e.agency.in_(agencies), e.direction == "in", e.year != 0, d.done_at.is_(None))
+    )
+    return connection.execute(question.limit(1)).first() is not None
+
+
 def _waiting(connection: Connection, agency: str) -> list[str]:
     e, d = db.register_entry.c, db.register_drop.c
     question = (

@@ -304,11 +304,12 @@ def due(connection: Connection, after: str, everything: bool, settings: Register
     return list(connection.execute(question.order_by(m.id).limit(BATCH)).scalars())
 
 
-def seen_elsewhere(connection: Connection) -> dict[str, set[str]]:
-    """Messages that were seen in mailboxes of agencies besides those of their recipients, by the events of then."""
+def seen_elsewhere(connection: Connection, since: int = 0) -> dict[str, set[str]]:
+    """Messages that were seen in mailboxes of agencies besides those of their recipients, by the events since then."""
     e, r = db.event.c, db.recipient.c
     addressed = exists().where(r.message == e.message, r.agency == e.agency)
     question = select(e.message, e.agency).where(e.kind == "received", e.direction == "in", e.agency != "", ~addressed)
+    question = question.where(e.at >= since)
     found: dict[str, set[str]] = {}
     for row in connection.execute(question):
         found.setdefault(row.message, set()).add(row.agency)
@@ -366,13 +367,26 @@ def _counts(settings: Registers) -> tuple[Any, ...]:
     return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.unregistered(settings)), reached
 
 
-async def rebuild(database: Database, settings: Registers, *, everything: bool = True) -> int:
+#: Days that `heal` looks back for messages without an entry.
+_BACK = 7
+
+
+async def heal(database: Database, settings: Registers) -> int:
+    """Entries for messages that have none: of the last days, or of the whole archive when there are no registers yet.
+    Returns how many messages were looked at."""
+    some = await database.read(lambda c: c.execute(select(db.register_entry.c.id).limit(1)).first())
+    since = time.time() - _BACK * 86400 if some is not None else 0
+    return await rebuild(database, settings, everything=False, since=since)
+
+
+async def rebuild(database: Database, settings: Registers, *, everything: bool = True, since: float = 0) -> int:
     """Make registers of the archive, in pieces that mail does not wait for, also beside a running gateway. Returns how
-    many messages were looked at. everything: also messages that have entries already."""
-    elsewhere = await database.read(seen_elsewhere)
+    many messages were looked at. everything: also messages that have entries already. since: of messages received
+    from then on, seconds since the epoch."""
+    elsewhere = await database.read(lambda c: seen_elsewhere(c, int(since * 1000)))
     if everything:
         await database.write(lambda c: part(c, settings))
-    after, looked_at = "", 0
+    after, looked_at = new_case(since)[:9] if since else "", 0
     while cases := await database.read(lambda c, after=after: due(c, after, everything, settings)):
         await database.write(lambda c, cases=cases: again(c, cases, settings, elsewhere))
         after = cases[-1]
