@@ -3,9 +3,10 @@
     ./run measure alert_latency --count 60 --seed 1 [--kills 5]
 
 A real gateway with everything on, staff submitting signed PDFs marked HỎA TỐC over STARTTLS, one after the other, and
-an HTTP receiver that notes when each text came. With `--kills` the gateway is killed that many times at random moments
-while mail comes in, and started again: each document that got 250 must have been told, and what was told twice must be
-listed as a possible duplicate.
+an HTTP receiver that notes when each text came. With `--kills` the gateway is killed that many times while mail comes
+in, and started again: at a random moment, as soon as a 250 is heard, and while the receiver has a text and has not
+answered, in turn. Each document that got 250 must have been told, and what was told twice must be listed as a possible
+duplicate.
 """
 
 from __future__ import annotations
@@ -65,8 +66,20 @@ alerts:
         sender = threading.Thread(target=send)
         sender.start()
         kills = 0
-        while kills < asked.kills and not stop.wait(rng.uniform(1, 6)):
+        while kills < asked.kills and not stop.is_set():
+            if kills % 3 == 0:  # whenever it comes
+                stop.wait(rng.uniform(1, 4))
+            elif kills % 3 == 1:  # as soon as a 250 is heard
+                known = len(accepted)
+                while len(accepted) == known and not stop.is_set():
+                    time.sleep(0.001)
+            else:  # the service has the text, and its answer does not come
+                receiver.gate.clear()
+                known = len(receiver.requests)
+                with receiver.arrived:
+                    receiver.arrived.wait_for(lambda known=known: len(receiver.requests) > known or stop.is_set(), 30)
             gateway.kill()
+            receiver.gate.set()
             gateway.start()
             kills += 1
         sender.join()

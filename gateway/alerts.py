@@ -291,6 +291,9 @@ def _plain(text: str, room: int) -> str:
     return (cut.rpartition(" ")[0] or cut).rstrip(" .,/&(-")
 
 
+_HELD, _RELEASED = "dang tam giu, de nghi Van thu xem xet", "da chuyen den hop thu cong vu"
+
+
 def _clock(at: dt.datetime) -> str:
     return f"{at.astimezone(VIETNAM):%H:%M %d/%m}"
 
@@ -307,8 +310,31 @@ def urgent_text(level: str, number: str, issuer: str, at: dt.datetime, case: str
 
 def held_text(level: str, receiver: str, at: dt.datetime, case: str) -> str:
     lead = f"VB {returns.ascii_only(LEVELS[level][0])} gui"
-    tail = f"luc {_clock(at)} dang tam giu, de nghi Van thu xem xet. Ma {case}"
+    tail = f"luc {_clock(at)} {_HELD}. Ma {case}"
     return f"{lead} {_plain(receiver, SMS - len(lead) - len(tail) - 2)} {tail}"
+
+
+def released(connection: Connection, case: str, now: int, give_up: float = 86400) -> None:
+    """A held document goes to its recipients: whoever was told that it is held is told that too. Inside the caller's
+    transaction. now: milliseconds; give_up: seconds."""
+    a, send = db.alert.c, db.alert_send.c
+    held = select(db.alert).where(a.case_id == case, a.kind == "urgent", a.key.like("%|held"))
+    for row in connection.execute(held).all():
+        told = connection.execute(select(db.alert_send).where(send.alert == row.id).order_by(send.id)).all()
+        reaches = tuple(
+            Reach(
+                one.channel, one.role, one.phone, one.email, max(0, (one.next_at - row.at) / 1000), bool(one.pressing)
+            )
+            if one.state == "waiting" and one.attempts == 0  # the delegate, whose turn has not come
+            else Reach(one.channel, one.role, one.phone, one.email, 0, bool(one.pressing))
+            for one in told
+            if one.state != "cancelled"
+        )
+        text = row.text.replace(_HELD, _RELEASED)
+        fresh = Alert(row.key.removesuffix("|held"), row.kind, row.subject, text, reaches, give_up, row.agency, case)
+        keeping.append_alert(connection, fresh, now)
+        waiting = (send.alert == row.id, send.state == "waiting", send.owner == "")
+        connection.execute(update(db.alert_send).where(*waiting).values(state="cancelled", settled_at=now))
 
 
 def trouble_text(hostname: str, words: str) -> str:

@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 
 from gateway import archive as keeping
 from gateway import config, directory
-from gateway.alerts import Alerts, held_text, of_message, trouble_text, urgent_text
+from gateway.alerts import Alerts, held_text, of_message, released, trouble_text, urgent_text
 from gateway.archive import Alert, Archive, Owed, Reach
 from gateway.config import Gateway, international
 from gateway.database import Database, sqlite_url
@@ -401,6 +401,26 @@ def test_limits_and_quiet_hours_gather_what_can_wait_and_never_delay_what_presse
             await built.owe("gap2", to())
             assert (await asyncio.to_thread(receiver.wait, 5))[4].json["text"] == "VB HOA TOC gap2"
             assert (await built.states())[-2] == ["waiting"]
+
+    run(work())
+
+
+def test_a_held_document_that_is_released_is_told_again(tmp_path: Path, receiver: Receiver) -> None:
+    async def work() -> None:
+        async with house(tmp_path, sms(receiver)) as built:
+            text = held_text("hoa_toc", "Xã Mẫu", NOON, "06H06RTXVY0XVA99")
+            await built.owe("urgent|xa|1|held", to(), to("84902", "delegate", 600), text=text)
+            await built.until([["sent", "waiting"]])
+            case = (await built.rows())[0]["case"]
+            built.now += 60
+            now = int(built.now * 1000)
+            for _ in range(2):
+                await built.database.write(lambda connection: released(connection, case, now))
+            built.alerts.wake()
+            await built.until([["sent", "cancelled"], ["sent", "waiting"]])
+            assert receiver.requests[1].json["text"] == (
+                "VB HOA TOC gui Xa Mau luc 12:00 23/11 da chuyen den hop thu cong vu. Ma 06H06RTXVY0XVA99"
+            )
 
     run(work())
 
