@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, exc
 
+from gateway import alerts, register, returns
 from gateway import database as db
-from gateway import register, returns
 from gateway.archive import Notice, append_leaf, append_notice, clean, from_ms, stamp
 from gateway.config import Gateway, NextHop
 from gateway.database import Database
@@ -1016,6 +1016,7 @@ class Queue:
             if count:
                 _decide_row(connection, case, now, who, "release", reason)
                 self._follower(connection, case, ())
+                alerts.released(connection, case, now)
             return count
 
         count = await self._database.write(write)
