@@ -81,7 +81,7 @@ def authority(
     keys = [rsa.generate_private_key(65537, 2048) for _ in names]  # pyHanko's has no other
     made = []
     for place, (name, key) in enumerate(zip(names, keys, strict=True)):
-        start, end = (NOW + dt.timedelta(days=one) for one in ((-90, 90) if place == 0 else days))
+        start, end = (NOW + dt.timedelta(days=one) for one in ((-900, 900) if place == 0 else days))
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)

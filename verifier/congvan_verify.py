@@ -398,7 +398,7 @@ class Audit:
 
     def tree(self, known: list[str]) -> None:
         """Newest, kept and remembered checkpoints against the tree of the entries. Raises OSError without a log."""
-        trees = []
+        trees, outside = [], []
         newest_note = (self.folder / "log" / "checkpoint").read_text(errors="replace")
         notes = [("log/checkpoint", newest_note)]
         notes += [
@@ -410,7 +410,10 @@ class Audit:
         for source, note in notes:
             try:
                 _, size, root = self.policy.open(note, quorum=False)
-                if self.policy.quorum != "none" and self.policy.witnessed(note) and source != "known":
+                witnessed = self.policy.quorum != "none" and self.policy.witnessed(note)
+                if witnessed or source == "known":
+                    outside.append((size, root))
+                if witnessed and source != "known":
                     self.cosigned = max(self.cosigned, size)
                 self.attested += [(size, float(at), name) for name, at in self.policy.cosigners(note)]
             except Wrong as error:
@@ -429,16 +432,16 @@ class Audit:
             self.signed = max((size for source, size, _ in trees if source != "known"), default=0)
         self._stamps()
         self._entries({size for _, size, _ in trees})
-        good = 0
+        # What the log's key alone has signed may be signed anew by whoever holds it: where there is more, only that
+        # tells up to which leaf the tree is the old one.
+        firm = [size for size, root in outside if self.roots.get(size) == root]
+        firm = firm if outside else [size for _, size, root in trees if self.roots.get(size) == root]
         for source, size, root in sorted(trees, key=lambda one: one[1]):
             if size > self.signed:
                 self.wrong("rolled_back", None, f"{source} is of {size} leaves, {self.signed} are signed here")
-            elif self.roots.get(size) == root:
-                good = size
-            elif size in self.roots:
-                text = (
-                    f"{source}: the tree of {size} leaves was another; the change is in leaves {good} to {size - 1}"
-                )
+            elif size in self.roots and self.roots[size] != root:
+                good = max((one for one in firm if one < size), default=0)
+                text = f"{source}: the tree of {size} leaves was another; the change is in leaves {good} to {size - 1}"
                 self.wrong("rewritten", good, text)
         self._quorum()
         self._evidence()
