@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, create_model
 
-from gateway import config, directory, policy, trials
+from gateway import config, custody, directory, policy, trials
 
 
 def models() -> dict[str, type[BaseModel]]:
@@ -22,6 +22,7 @@ def models() -> dict[str, type[BaseModel]]:
         "profile": policy.Profile,
         "citations": policy.Citations,
         "trials": trials.TrialFiles,
+        "retention": custody.Retention,
         "agencies": table("agencies", directory.Agency),
         "mailboxes": table("mailboxes", directory.MailboxRow),
         "exceptions": table("exceptions", directory.FreeMailboxException),

@@ -75,7 +75,7 @@ def _agencies(given: str, config: Path) -> str | tuple[str, ...]:
     if not wanted:
         return ""
     try:
-        known = directories.load(config / "directory").agencies
+        known = tuple(directories.load(config / "directory").agencies())
     except (ConfigError, OSError):
         return wanted  # without a directory there are ids only
     if any(one.id == wanted for one in known):

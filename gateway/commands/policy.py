@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import alerts, config, directory, policy, returns, schemas, trials
+from gateway import alerts, config, custody, directory, policy, returns, schemas, trials
 from gateway.errors import ConfigError, Problem
 from gateway.inspection import ocr
 from gateway.inspection.findings import Document, Inspection
@@ -141,6 +141,10 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
         problems += error.problems
     try:
         agencies = directory.load(folder / "directory")
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        custody.read_retention(folder)
     except ConfigError as error:
         problems += error.problems
     if judged_by is not None and agencies is not None:
