@@ -14,7 +14,7 @@ import contextlib
 import datetime as dt
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from gateway import config
 from gateway import imap_state as state
 from gateway.database import Database
 from gateway.errors import Failure, Reply
-from gateway.imap_session import LISTED, PIECE, TROUBLE, Folder, Listed, Refused, Session
+from gateway.imap_session import DOUBLED, LISTED, PIECE, TROUBLE, Folder, Listed, Refused, Session
 from gateway.message import Body, Polled, Taken
 from gateway.wire import BodyWriter, Pool
 
@@ -286,15 +286,23 @@ class Poller:
         """All folders of a mailbox, each for itself: one that cannot be opened does not keep the others waiting."""
         session = link.session
         assert session is not None
+        account = box.settings.address
         away = {session.place(name) for name in (self._settings.folder, self._settings.restricted)}
-        for name, role in await link.call(session.folders, box.settings):
+        found = dict(await link.call(session.folders, box.settings))
+        # A folder that was renamed is another one now. The old one is looked at until the server does not know it.
+        known = await self._database.read(lambda c: state.folders(c, account))
+        for name, role in {**known, **found}.items():
             if name in away:
                 continue  # what we moved there is known
             try:
                 await self._look(box, link, name, role)
             except Refused as error:
-                self._log.warning("folder not read", mailbox=box.settings.address, folder=name, reason=str(error))
-                await self._note(box, name, str(error))
+                reason = str(error)
+                self._log.warning("folder not read", mailbox=account, folder=name, reason=reason)
+                if name in found:
+                    await self._note(box, name, reason)
+                else:
+                    await self._database.write(lambda c, name=name: state.closed(c, account, name, self._now()))
         await self._act_all(box, link)
 
     async def _look(self, box: _Mailbox, link: _Link, name: str, role: str) -> None:
@@ -318,6 +326,8 @@ class Poller:
         believed = await self._database.read(lambda c: state.present(c, row)) if changed else seen.exists
         if believed != seen.exists or now - (row["audited_at"] or 0) > self._settings.audit * 1000:
             uids = await link.call(session.search, "ALL")
+            if len(uids) < seen.exists:
+                uids += await link.call(session.doubled, seen.exists)
             unknown = await self._database.write(lambda c: state.audit(c, row, uids, now))
             await self._list(box, link, row, unknown, 0)
         await self._take(box, link, row)
@@ -331,12 +341,11 @@ class Poller:
         """Write down that these messages are on the server and not taken yet."""
         session = link.session
         assert session is not None
-        for start in range(0, len(uids), LISTED):
-            some = uids[start : start + LISTED]
+        for some in _alone(uids, LISTED):
             told = {one.uid: one for one in await link.call(session.listed, some)}
             # A message without an answer may be gone or may be one the server stumbles over: it is owed either way.
             found = [told.get(uid) or Listed(uid, 0, None) for uid in some]
-            reached = some[-1] + 1
+            reached = some[-1] + 1 if some[-1] < DOUBLED else 0
             await self._database.write(
                 lambda c, found=found, reached=reached: state.add(
                     c, row, found, reached, box.settings.since, self._now()
@@ -376,10 +385,11 @@ class Poller:
         for row in rows:
             # Sizes are the server's word; a piece of each is what really comes.
             size = min(row.size or PIECE, PIECE)
-            if not batches or size > room or len(batches[-1]) >= BATCH or row.tries:
+            alone = row.tries or row.uid >= DOUBLED
+            if not batches or size > room or len(batches[-1]) >= BATCH or alone:
                 batches.append([])
                 room = self._settings.memory
-            if row.tries:
+            if alone:
                 room = 0  # what failed before is asked for alone, so that it fails alone
             batches[-1].append(row)
             room -= size
@@ -393,6 +403,9 @@ class Poller:
         session = link.session
         assert session is not None
         try:
+            if rows[0].uid >= DOUBLED:
+                exists = (await link.call(session.examine, row["name"])).exists
+                await link.call(session.doubled, exists)  # places change with every message that goes
             first = await link.call(session.pieces, [one.uid for one in rows])
         except Refused as error:
             if len(rows) == 1:
@@ -431,7 +444,7 @@ class Poller:
         assert session is not None
         try:
             if first is None:
-                uids = await link.call(session.search, "UID", str(row.uid))
+                uids = await link.call(session.search, "UID", str(row.uid % DOUBLED))
                 return _Fetched(row, reason="the server shows the message and does not give it" if uids else "")
             if len(first) < PIECE and len(first) >= row.size:
                 return _Fetched(row, self._small(first))
@@ -530,7 +543,9 @@ class Poller:
             Polled(body, account, role, at, box.server.settings.host, tls, history, journal)
         )
         act = None
-        if taken.offends and (not history or self._settings.act_on_history):
+        if one.uid >= DOUBLED:
+            pass  # an act on its UID would touch the others, too; the one under the bare UID has been judged for it
+        elif taken.offends and (not history or self._settings.act_on_history):
             act = self._act_for(role, taken.secret)
             if taken.secret and await self._database.read(lambda c: state.known(c, account, role, (taken.digest,))):
                 act = None  # a person put it back
@@ -687,6 +702,16 @@ class Poller:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _alone(uids: list[int], most: int) -> Iterator[list[int]]:
+    """At most so many at a time; those that share a UID one by one."""
+    plain = [uid for uid in uids if uid < DOUBLED]
+    for start in range(0, len(plain), most):
+        yield plain[start : start + most]
+    for uid in uids:
+        if uid >= DOUBLED:
+            yield [uid]
 
 
 def _imap_date(day: dt.date) -> str:

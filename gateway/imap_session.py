@@ -32,6 +32,8 @@ PIECE = 256 << 10
 CONNECT = 10.0
 #: Messages whose sizes or dates are asked for at a time.
 LISTED = 500
+#: Messages under one UID, which no server should have: the n-th of them is known here as UID + n * 2**32.
+DOUBLED = 1 << 32
 #: What a server may say in answer to one command, besides the bytes of messages that it was asked for. A list of all
 #: UIDs of a folder of a million messages takes 8 MB.
 CHATTER = 16 << 20
@@ -107,6 +109,7 @@ class Session:
         self._server, self._account = server, account
         self._spoken, self._allowed = 0, CHATTER
         self._prefix: str | None = None
+        self._places: dict[int, int] = {}
         self.capabilities: set[str] = set()
         self.tls = ""
         self.qresync = False
@@ -249,10 +252,40 @@ class Session:
         with self._command() as client:
             return sorted({uid for uid in client.search(list(criteria)) if 0 < uid < 1 << 32})
 
+    def doubled(self, exists: int) -> list[int]:
+        """Messages of the open folder that share a UID, each under a number of its own (`DOUBLED`), in their order."""
+        told: dict[int, Any] = {}
+        for start in range(1, exists + 1, LISTED):
+            with self._command() as client, _by_place(client):
+                told |= client.fetch(range(start, min(start + LISTED, exists + 1)), ["UID"])
+        places: dict[int, list[int]] = {}
+        for place, one in sorted(told.items()):
+            if isinstance(uid := one.get(b"UID"), int) and 0 < uid < DOUBLED:
+                places.setdefault(uid, []).append(place)
+        self._places = {
+            uid + number * DOUBLED: place
+            for uid, some in places.items()
+            if len(some) > 1
+            for number, place in enumerate(some, 1)
+        }
+        return sorted(self._places)
+
+    def _asked(self, client: Any, uids: Sequence[int], items: list[str]) -> dict[int, Any]:
+        """FETCH by UID; of one that shares its UID, by its place in the folder."""
+        if not uids or uids[0] < DOUBLED:
+            return client.fetch(uids, items)  # type: ignore[no-any-return]
+        (uid,) = uids
+        if uid not in self._places:
+            return {}
+        with _by_place(client):
+            told = client.fetch([self._places[uid]], [*items, "UID"])
+        right = [one for one in told.values() if one.get(b"UID") == uid % DOUBLED]
+        return dict.fromkeys((uid,), right[0]) if right else {}
+
     def listed(self, uids: Sequence[int]) -> list[Listed]:
         """Size and INTERNALDATE of messages; those that are gone are left out."""
         with self._command() as client:
-            told = client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"])
+            told = self._asked(client, uids, ["RFC822.SIZE", "INTERNALDATE"])
         return [
             Listed(
                 uid, size if isinstance(size := one.get(b"RFC822.SIZE"), int) else 0, _aware(one.get(b"INTERNALDATE"))
@@ -272,7 +305,7 @@ class Session:
         """`size` bytes from `offset` of several messages (RFC 9051 6.4.5.1). A message that is gone has no entry;
         one that ends before `offset` has empty bytes."""
         with self._command(len(uids) * (size + 1024)) as client:
-            told = client.fetch(uids, [f"BODY.PEEK[]<{offset}.{size}>"])
+            told = self._asked(client, uids, [f"BODY.PEEK[]<{offset}.{size}>"])
         found: dict[int, bytes] = {}
         for uid, one in told.items():
             for key in (f"BODY[]<{offset}>".encode(), b"BODY[]"):
@@ -375,6 +408,16 @@ class Session:
             self.client.socket().shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(*TROUBLE):
             self.client.shutdown()
+
+
+@contextlib.contextmanager
+def _by_place(client: Any) -> Iterator[None]:
+    """Within it, numbers of messages are their places in the folder."""
+    client.use_uid = False
+    try:
+        yield
+    finally:
+        client.use_uid = True
 
 
 def _tls(server: config.ImapServer) -> ssl.SSLContext:

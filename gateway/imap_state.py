@@ -151,6 +151,22 @@ def looked(connection: Connection, row: dict[str, Any], seen: Folder, unseen: Se
     connection.execute(update(folder).where(folder.c.id == row["id"]).values(**values))
 
 
+def folders(connection: Connection, account: str) -> dict[str, str]:
+    """Name and role of the folders that are being read."""
+    rows = connection.execute(
+        select(folder.c.name, folder.c.role).where(
+            folder.c.account == account, folder.c.closed_at.is_(None), folder.c.uidvalidity > 0
+        )
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def closed(connection: Connection, account: str, name: str, now: int) -> None:
+    """The folder is no longer there: renamed, or deleted."""
+    where = (folder.c.account == account, folder.c.name == name, folder.c.closed_at.is_(None))
+    connection.execute(update(folder).where(*where).values(closed_at=now))
+
+
 def failed(connection: Connection, account: str, name: str | None, reason: str, now: int) -> None:
     """A look at a folder, or with None at the whole mailbox, did not end well."""
     where = [folder.c.account == account, folder.c.closed_at.is_(None)]

@@ -180,6 +180,8 @@ class _Talk:
             self.say(f"* {len(told.mail)} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Seen)\r\n")
             self.say(f"* OK [UIDVALIDITY {told.uidvalidity}]\r\n* OK [UIDNEXT {told.uidnext}]\r\n")
             return f"OK [READ-{'WRITE' if self.writing else 'ONLY'}] open"
+        elif verb == "FETCH":
+            return self.on_messages(verb, words, command, by_place=True)
         elif verb == "CREATE":
             boxes[imap_utf7.decode(words[1].encode())] = Box()
         elif verb == "LOGOUT":
@@ -188,7 +190,7 @@ class _Talk:
             return "BAD unknown"
         return "OK done"
 
-    def on_messages(self, verb: str, words: list[str], command: str) -> str:
+    def on_messages(self, verb: str, words: list[str], command: str, by_place: bool = False) -> str:
         box = self.box
         if box is None:
             return "BAD nothing is open"
@@ -201,9 +203,12 @@ class _Talk:
             self.say(f"* SEARCH {' '.join(str(one.uid) for one in found)}\r\n")
             return "OK done"
         chosen = self.named(words[1])
+        if by_place:
+            chosen = [box.mail[int(place) - 1] for place in words[1].split(",") if int(place) <= len(box.mail)]
         if verb == "FETCH":
             for one in chosen:
-                self.say(f"* {box.mail.index(one) + 1} FETCH (UID {one.uid}")
+                place = next(number for number, other in enumerate(box.mail, 1) if other is one)
+                self.say(f"* {place} FETCH (UID {one.uid}")
                 if "RFC822.SIZE" in command:
                     self.say(f' RFC822.SIZE {self.server.size(one)} INTERNALDATE "{one.date}"')
                 if "FLAGS" in command:

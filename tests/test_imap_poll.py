@@ -422,6 +422,40 @@ def test_other_uidvalidity_takes_nothing_twice_and_misses_nothing(tmp_path: Path
     asyncio.run(work())
 
 
+def test_two_messages_under_one_uid_are_both_taken(tmp_path: Path) -> None:
+    """No server should (RFC 9051 2.3.1.1); some did after a repair. Places in the folder tell them apart."""
+
+    async def work() -> None:
+        mail = [*numbered(3), *numbered(2, "BAD")]
+        server = ImapServer({"INBOX": Box(*mail)})
+        for found, uid in zip(server.boxes["INBOX"].mail, (1, 2, 2, 4, 4), strict=True):
+            found.uid = uid
+        async with reading(tmp_path, server, act_on_history=True, action="move") as one:
+            await one.until("select count(*) from imap_message where state = 'taken'", [7])
+            await one.until(RESULTS, ["done"])
+            assert sorted(one.keeper.kept.values()) == sorted(mail)
+            assert [row["gaps"] for row in await one.figures()] == [[]]
+
+    asyncio.run(work())
+
+
+def test_a_folder_that_is_renamed_is_read_on_under_its_new_name(tmp_path: Path) -> None:
+    async def work() -> None:
+        mail = numbered(4)
+        server = ImapServer({"INBOX": Box(), "Sent": Box(*mail, flags="\\Sent")})
+        async with reading(tmp_path, server) as one:
+            await one.until(STATES, ["taken"] * 4)
+            with server.lock:
+                server.boxes["Thư đã gửi"] = server.boxes.pop("Sent")
+                server.boxes["Thư đã gửi"].add(b"Subject: new\r\n\r\n")
+            await one.until("select name from imap_folder where closed_at is null order by id", ["INBOX", "Thư đã gửi"])
+            await one.until(STATES, ["taken"] * 5)
+            assert len(one.keeper.calls) == 5
+            assert [row["error"] for row in await one.figures()] == ["", ""]
+
+    asyncio.run(work())
+
+
 def test_expunged_before_it_was_fetched_is_reported_as_lost(tmp_path: Path) -> None:
     async def work() -> None:
         server = ImapServer({"INBOX": Box(*numbered(3))})
