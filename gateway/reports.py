@@ -57,6 +57,7 @@ _INTERNAL = ("refused",)
 _OTHER_GROUPS = {
     "issued_mailboxes": "mailboxes",
     "urgent_ack_median_s": "time",
+    "hoa_toc_ack_median_s": "time",
     "citizen_reply_median_h": "citizens",
     "spam": "refused",
 }
@@ -216,7 +217,7 @@ def body(
         "policies": book.policies,
         "observed": _observed(policy, book),
         "definitions": _definitions(internal),
-        "targets": [_target(target, share) for target, share in book.targets()],
+        "targets": [_target(*one) for one in book.targets()],
         "total": _line(book.total(), internal),
         "agencies": agencies,
         "levels": [{"value": row.group["level"], "line": _line(row, internal)} for row in levels],
@@ -241,7 +242,7 @@ def _point(month: str, numbers: tuple[int, int]) -> dict[str, Any]:
     return {"month": month, "sent": numbers[0], "received": numbers[1]}
 
 
-def _target(target: stats.Target, share: Share) -> dict[str, Any]:
+def _target(target: stats.Target, share: Share, asked: bool) -> dict[str, Any]:
     state = "no_data"
     if share.value is not None and share.whole:
         state = "met" if share.part * 100 >= target.percent * share.whole else "not_met"
@@ -253,6 +254,7 @@ def _target(target: stats.Target, share: Share) -> dict[str, Any]:
         "short_en": _SHORT[target.key][1],
         "source": target.source,
         "profiles": list(target.profiles),
+        "asked": asked,  # by a profile in use; else it stands there for comparison
         "goal": target.percent,
         "state": state,
         **_share(share),

@@ -623,7 +623,12 @@ OTHERS = {
     "urgent_ack_median_s": (
         "Trung vị thời gian xác nhận văn bản khẩn (giây)",
         "Median acknowledgement of urgent documents (s)",
-        "median of value of events with kind in (acknowledged)",
+        "median of value of events with kind in (urgent_acked)",
+    ),
+    "hoa_toc_ack_median_s": (
+        "Trung vị thời gian xác nhận văn bản hỏa tốc (giây)",
+        "Median acknowledgement of hỏa tốc documents (s)",
+        "median of value of events with kind in (urgent_acked) and rule in (hoa_toc, hoa_toc_hen_gio)",
     ),
     "citizen_reply_median_h": (
         "Trung vị thời gian trả lời công dân (giờ)",
@@ -659,7 +664,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """rules.md 1.10. `percent` of `ratio`, over the agencies of the profile that asks for it, and for everybody."""
+    """rules.md 1.10: `percent` of `ratio`, asked for by the directive behind `profiles`."""
 
     key: str
     percent: int
@@ -952,7 +957,7 @@ class Book:
 
     def _hits_of(self, cell: Cell) -> Any:
         kind = (cell.kind, cell.direction, cell.message_class, cell.value, cell.rule, cell.scope)
-        if cell.kind in ("active", "unread_over", "answer", "acknowledged"):
+        if cell.kind in ("active", "unread_over", "answer", "urgent_acked"):
             kind = (cell.kind, cell.direction, cell.message_class, "", cell.rule, cell.scope)
         found = self._hits.get(kind)
         if found is None:
@@ -971,7 +976,10 @@ class Book:
         whole = not set(row.group) - {"agency", "level"}
         issued = sum(self._boxes[one] for one in members) if whole and self.directory is not None else None
         row.figures["issued_mailboxes"] = issued
-        row.figures["urgent_ack_median_s"] = _median(self._acknowledged, members) if whole else None
+        acked = self._acknowledged if whole else []
+        row.figures["urgent_ack_median_s"] = _median([one[:2] for one in acked], members)
+        express = [one[:2] for one in acked if one[2].startswith("hoa_toc")]
+        row.figures["hoa_toc_ack_median_s"] = _median(express, members)
         row.figures["citizen_reply_median_h"] = _median(self._answers, members, 1) if whole else None
         row.figures["spam"] = None
         for way in ("out", "in", "internal"):
@@ -1080,10 +1088,11 @@ class Book:
         part = sum(wanted[one] <= seen[one] for one in level)
         return Share(part, len(level), None if level else NOT_REPORTED)
 
-    def targets(self) -> list[tuple[Target, Share]]:
-        """Each target with what was reached, over all agencies."""
-        total = self.total()
-        return [(one, self.communes() if one.ratio == "communes_ratio" else total.shares[one.ratio]) for one in TARGETS]
+    def targets(self) -> list[tuple[Target, Share, bool]]:
+        """Each target with what was reached, over all agencies, and whether a profile in use asks for it."""
+        total, used = self.total(), {one.profile for one in self.cells}
+        reached = {**total.shares, "communes_ratio": self.communes()}
+        return [(one, reached[one.ratio], bool(used & set(one.profiles))) for one in TARGETS]
 
 
 def _cells(connection: Connection, period: Period, directory: Directory | None) -> Iterator[Cell]:
@@ -1136,10 +1145,11 @@ def policies(connection: Connection, period: Period) -> list[str]:
     return sorted(connection.execute(question).scalars())
 
 
-def _acknowledgements(connection: Connection, period: Period) -> list[tuple[str, float]]:
+def _acknowledgements(connection: Connection, period: Period) -> list[tuple[str, float, str]]:
+    """Agency, seconds and level of each urgent document whose alert a leader has acknowledged."""
     e = db.event.c
-    question = select(e.agency, e.value).where(e.month.in_(period.months), e.kind == "acknowledged")
-    return [(row.agency, float(row.value)) for row in connection.execute(question) if row.value.isdecimal()]
+    question = select(e.agency, e.value, e.rule).where(e.month.in_(period.months), e.kind == "urgent_acked")
+    return [(row.agency, float(row.value), row.rule) for row in connection.execute(question) if row.value.isdecimal()]
 
 
 def _answers(connection: Connection, period: Period) -> list[tuple[str, float]]:
@@ -1297,7 +1307,7 @@ class Proof:
 
 
 #: Events that no message proves: what they tell is not kept anywhere else.
-_UNPROVED = ("refused_envelope", "active", "unread_over", "acknowledged", "recalled", "registered", "imported")
+_UNPROVED = ("refused_envelope", "active", "unread_over", "urgent_acked", "recalled", "registered", "imported")
 _PIECE = 2000
 
 

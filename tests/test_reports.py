@@ -33,6 +33,7 @@ from gateway.store import Store
 from tests import cases
 from tests.cases import AT, Disposition, RecipientVerdict, Verdict
 from tests.house import Log
+from tests.test_postgresql import server as postgresql  # noqa: F401  (a fixture)
 
 NOVEMBER = Period.parse("2026-11")
 #: After the day on which November 2026 is published.
@@ -538,3 +539,32 @@ def test_replays_with_crashes_give_the_same_publication(place, tmp_path):
     chance.shuffle(often)
     assert numbers(often, 5) == once, seed
     assert directory is not None
+
+
+# ---------------------------------------------------------------------- PostgreSQL
+
+
+def test_over_postgresql_two_gateways_publish_once(postgresql, place):  # noqa: F811
+    """Figures, publication, proof and claims of jobs, with two gateways over one database."""
+    url, _ = postgresql
+    with (place / "gateway.yaml").open("a") as more:
+        more.write(f"database: {url}\n")
+
+    async def work(archive, directory, rules, settings):
+        other = opened(place)
+        for number in range(12):  # the same mail at both
+            await asyncio.gather(*(one.commit(message(number, directory)) for one in (archive, other)))
+        await paper(archive)
+        both = [Jobs(one, settings, directory, rules, Log(), lambda: THEN) for one in (archive, other)]
+        done = await asyncio.gather(*(one.run() for one in both))
+        published = await archive.database.read(reports.kept)
+        proof = await other.database.read(lambda c: reports.recompute(c, NOVEMBER, directory, other.folder))
+        row = next(iter(await other.database.read(lambda c: Book(c, NOVEMBER, directory).rows(agency="so-a"))))
+        await close(other)
+        return sum(done), published, proof, row, [one.log.lines for one in both]
+
+    done, published, proof, row, logs = run(place, work)
+    assert done == 4, logs
+    assert [(one.period, one.revision) for one in published] == [("2026-11", 1)]
+    assert (proof.differences, proof.messages) == ([], 12)
+    assert (row.figures["sent"], row.shares["e_any_ratio"].percent) == (12, "66.6")
