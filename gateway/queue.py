@@ -646,6 +646,11 @@ class Queue:
         except Damaged as damage:
             await self._set_aside(job, damage)
             return True
+        except Failure as failure:  # the store does not answer now; nothing is said about the next hop
+            self._warning("message cannot be read now", case=first.case, reason=failure.private)
+            reply = "4.3.0 the message cannot be read now"
+            self._settle(job, [Outcome(row.address, "deferred", reply, "4.3.0") for row in job.rows])
+            return True
         letter = Letter(
             first.sender,
             tuple(Target(row.address, row.notify, row.orcpt) for row in job.rows),
