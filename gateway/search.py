@@ -649,22 +649,31 @@ class Index(abc.ABC):
     def _rows(self, ids: list[int], wanted: list[Term]) -> list[dict[str, Any]]:
         """The messages themselves, from the archive's tables, with `recipients` and, where words were asked for,
         `snippet` and `snippet_from`."""
-        rows = []
         free = [one for one in wanted if not one.fields or one.fields[0] in ("abstract", "signer", "issuing")]
-        for one in ids:
-            (case,) = self._run("SELECT case_id FROM search_doc WHERE id = ?", (one,))
-            found = list(
-                self._ask_archive(
-                    "SELECT m.*, f.texts FROM message m LEFT JOIN fulltext f ON f.message = m.id WHERE m.id = ?",
-                    (case["case_id"],),
-                )
-            )
-            if not found:
+        if not ids:
+            return []
+        marks = ", ".join("?" * len(ids))
+        found = {one["id"]: one["case_id"]
+                 for one in self._run(f"SELECT id, case_id FROM search_doc WHERE id IN ({marks})", ids)}  # fmt: skip
+        cases = [found[one] for one in ids if one in found]
+        question = (
+            "SELECT m.*, f.texts FROM message m LEFT JOIN fulltext f ON f.message = m.id "
+            f"WHERE m.id IN ({', '.join('?' * len(cases))})"
+        )
+        messages = {row["id"]: dict(row) for row in self._ask_archive(question, cases)}
+        people: dict[str, list[str]] = {}
+        question = (
+            f"SELECT message, address FROM recipient WHERE message IN ({', '.join('?' * len(cases))}) ORDER BY id"
+        )
+        for to in self._ask_archive(question, cases):
+            people.setdefault(to["message"], []).append(to["address"])
+        rows = []
+        for case in cases:
+            if case not in messages:
                 continue
-            row = dict(found[0])
+            row = messages[case]
             texts = unpack_texts(row.pop("texts"))
-            people = self._ask_archive("SELECT address FROM recipient WHERE message = ? ORDER BY id", (row["id"],))
-            row["recipients"] = [to["address"] for to in people]
+            row["recipients"] = people.get(case, [])
             if free:
                 pieces = [(path or "body", text) for path, text in texts.items()]
                 pieces += [
