@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import trustme
 from imapclient import IMAPClient
 
 from gateway import config, imap_poll, imap_session
-from gateway.commands.imap import figures, working_seconds
+from gateway.commands.imap import by_day, figures, working_seconds
 from gateway.database import Database, sqlite_url
 from gateway.errors import Failure, Reply
 from gateway.imap_poll import Poller
@@ -108,6 +109,14 @@ def rows(gateway: harness.Gateway, statement: str) -> list[tuple]:
 
 def taken(gateway: harness.Gateway) -> list[str]:
     return [one[0] for one in rows(gateway, "select state from imap_message order by folder, uid")]
+
+
+def sent_folder(box: IMAPClient) -> str:
+    """The folder of sent mail: the one the server marks, else one with the name that clients give it."""
+    marked = [name for flags, _, name in box.list_folders() if b"\\sent" in map(bytes.lower, flags)]
+    if not marked:
+        box.create_folder("Đã gửi")
+    return marked[0] if marked else "Đã gửi"
 
 
 def view(port: int, address: str) -> dict[str, list[tuple[bytes, tuple[bytes, ...], bytes]]]:
@@ -469,6 +478,11 @@ def test_expunged_before_it_was_fetched_is_reported_as_lost(tmp_path: Path) -> N
         async with reading(tmp_path, server) as one:
             await one.until(STATES, ["taken", "lost", "taken"])
             assert [row["lost"] for row in await one.figures()] == [1]
+            assert one.database is not None
+            day = dt.date(2026, 3, 2)  # of all messages of the server
+            (told,) = await one.database.read(lambda c: by_day(c, day, day, BOX))
+            assert (told["day"], told["seen"], told["taken"], told["lost"]) == ("2026-03-02", 3, 2, 1)
+            assert await one.database.read(lambda c: by_day(c, dt.date(2026, 3, 3), dt.date(2026, 4, 1))) == []
 
     asyncio.run(work())
 
@@ -612,9 +626,7 @@ def test_history_is_taken_and_nothing_in_the_mailbox_changes(server: Server, sta
     with client(server.port, BOX) as box:
         for number, raw in enumerate(mail):
             box.append("INBOX", raw, [b"\\Seen"] if number % 2 else [b"\\Flagged"], when)
-        folder = next((name for flags, _, name in box.list_folders() if b"\\sent" in map(bytes.lower, flags)), "Đã gửi")
-        if folder == "Đã gửi":
-            box.create_folder(folder)
+        folder = sent_folder(box)
         box.append(folder, sent, [b"\\Seen"], when)
     before = view(server.port, BOX)
     gateway = start(imap_settings(server.port, BOX))
@@ -631,6 +643,11 @@ def test_history_is_taken_and_nothing_in_the_mailbox_changes(server: Server, sta
     assert [(one["folder"], one["taken"], one["backlog"], one["unseen"]) for one in told] == [
         ("INBOX", 5, 0, 3),
         (folder, 1, 0, 0),
+    ]
+    days = gateway.command("imap", "days", "--since", "2026-03-01", "--until", "2026-03-31", "--json").splitlines()
+    assert [(one["folder"], one["day"], one["seen"], one["taken"]) for one in map(json.loads, days)] == [
+        ("INBOX", "2026-03-02", 5, 5),
+        (folder, "2026-03-02", 1, 1),
     ]
 
 
@@ -684,6 +701,78 @@ def test_one_message_in_two_mailboxes_and_by_smtp_is_archived_once(
     assert query(gateway, "select channel from message where kind = 'mail' order by id") == [("relay",), ("imap",)]
     assert query(gateway, "select count(*) from imap_message group by case_id order by 1") == [(1,), (2,)]
     assert counted(gateway) == [("received", "in", "ubnd", 2)]
+
+
+Seen = dict[str, dict[str, Any]]
+
+
+def mailbox_as_shown(port: int, address: str) -> Seen:
+    """A mail client's window: folders as subscribed, the numbers beside them, and the list of messages of each."""
+    shown: Seen = {}
+    with client(port, address) as mail:
+        subscribed = {name for _, _, name in mail.list_sub_folders()} | {"INBOX"}
+        for _, _, name in mail.list_folders():
+            counts = mail.folder_status(name, ["MESSAGES", "UNSEEN"])
+            mail.select_folder(name, readonly=True)
+            uids = mail.search("ALL")
+            told = mail.fetch(uids, ["FLAGS", "INTERNALDATE", "BODY.PEEK[HEADER]"]) if uids else {}
+            shown[name] = {
+                "subscribed": name in subscribed,
+                "messages": counts[b"MESSAGES"],
+                "unseen": counts[b"UNSEEN"],
+                "list": [
+                    (
+                        re.findall(rb"Subject: *([^\r]*)", one[b"BODY[HEADER]"])[0].decode(),
+                        frozenset(one[b"FLAGS"]) - {b"\\Recent"},
+                        one[b"INTERNALDATE"],
+                    )
+                    for _, one in sorted(told.items())
+                ],
+            }
+    return shown
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("action", ["leave", "flag", "move"])
+def test_what_staff_see_is_what_the_documents_say(tmp_path: Path, server: Server, action: str) -> None:
+    """docs/imap.md, "What staff see": nothing but the keyword, or the other folder, with flags and date kept."""
+    when = dt.datetime(2026, 3, 2, 9, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
+    flags = ([], [b"\\Seen"], [b"\\Flagged", b"\\Answered"], [b"\\Seen", b"viec-can-lam"])
+
+    async def work() -> None:
+        with client(server.port, BOX) as box:
+            folder = sent_folder(box)
+            for number in range(8):
+                word = "BAD" if number % 4 == 1 else ""
+                box.append("INBOX", f"Subject: {number}\r\n\r\n{word}\r\n".encode(), flags[number % 4], when)
+            box.append("INBOX", b"Subject: mat\r\n\r\nSECRET\r\n", [b"\\Flagged"], when)
+            box.append(folder, b"Subject: gui\r\n\r\nBAD\r\n", [b"\\Seen"], when)
+        before = mailbox_as_shown(server.port, BOX)
+        async with reading(tmp_path, server, action=action, act_on_history=True) as one:
+            await one.until("select count(*) from imap_message where taken_at is not null", [10])
+            acts = {"leave": 1, "flag": 4, "move": 4}[action]
+            await one.until("select count(*) from imap_action where result = 'done'", [acts])
+        after = mailbox_as_shown(server.port, BOX)
+
+        inbox = before["INBOX"]["list"]
+        label = frozenset({b"$VBDT-Finding"})
+        secret = [one for one in inbox if one[0] == "mat"]
+        bad = [one for one in inbox if one[0] in ("1", "5")]
+        expected = {name: dict(rows) for name, rows in before.items()}
+        rest = [one for one in inbox if one not in secret]
+        expected["Thư hạn chế"] = {"subscribed": True, "messages": 1, "unseen": 1, "list": secret}
+        if action == "flag":
+            rest = [(one[0], one[1] | label, one[2]) if one in bad else one for one in rest]
+        if action == "move":
+            rest = [one for one in rest if one not in bad]
+            expected["Thư cần xử lý"] = {"subscribed": True, "messages": 2, "unseen": 0, "list": bad}
+        if action != "leave":  # sent mail is never moved
+            expected[folder]["list"] = [(one[0], one[1] | label, one[2]) for one in before[folder]["list"]]
+        unseen = sum(1 for one in rest if b"\\Seen" not in one[1])
+        expected["INBOX"] |= {"list": rest, "messages": len(rest), "unseen": unseen}
+        assert after == expected
+
+    asyncio.run(work())
 
 
 @pytest.mark.peer

@@ -6,19 +6,23 @@ import asyncio
 import datetime as dt
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Connection, func, select
+from sqlalchemy import case as when
 
 from gateway import database as db
+from gateway import directory
 from gateway import imap_state as state
 from gateway import sightings as seen
 from gateway.archive import Archive, append_leaf, clean, from_ms, stamp
 from gateway.commands.archive import EX_NO, CaseId, Config, Json, run
 from gateway.commands.queue import no_such_case, user
 from gateway.config import read as read_settings
+from gateway.message import VIETNAM
 
 app = typer.Typer(help="Hộp thư được đọc qua IMAP / mailboxes that are read", no_args_is_help=True)
 
@@ -40,8 +44,11 @@ def working_seconds(since: dt.datetime, until: dt.datetime, holidays: frozenset[
     return int(total)
 
 
-def figures(connection: Connection, now: int) -> list[dict[str, Any]]:
-    """One row for each folder that is read, by mailbox. Times are RFC 3339; ages are seconds."""
+def figures(
+    connection: Connection, now: int, holidays: frozenset[dt.date] = frozenset(), kinds: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """One row for each folder that is read, by mailbox. Times are RFC 3339; ages are seconds. kinds: AGENCY or PERSONAL
+    by address, as the directory says."""
     rows: list[dict[str, Any]] = []
     m, f, a = db.imap_message.c, db.imap_folder.c, db.imap_action.c
     for row in connection.execute(
@@ -58,7 +65,8 @@ def figures(connection: Connection, now: int) -> list[dict[str, Any]]:
             select(m.uid, m.tries, m.reason).where(m.folder == row["id"], m.state == "missing", m.tries > 0)
         ).all()
         last = connection.execute(
-            select(m.internal_at, m.taken_at).where(m.folder == row["id"], m.state.in_(("taken", "secret")))
+            select(m.internal_at, m.taken_at)
+            .where(m.folder == row["id"], m.state.in_(("taken", "secret")), m.internal_at >= row["first_at"])
             .order_by(m.taken_at.desc()).limit(1)
         ).first()  # fmt: skip
         acts = connection.execute(
@@ -68,6 +76,7 @@ def figures(connection: Connection, now: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "mailbox": row["account"],
+                "kind": (kinds or {}).get(row["account"].lower(), ""),
                 "folder": row["name"],
                 "role": row["role"],
                 "last_success": _time(row["success_at"]),
@@ -88,10 +97,43 @@ def figures(connection: Connection, now: int) -> list[dict[str, Any]]:
                 ],
                 "unseen": row["unseen"],
                 "oldest_unseen": _time(unseen_at),
-                "unseen_working_seconds": working_seconds(from_ms(unseen_at), from_ms(now)) if unseen_at else 0,
+                "unseen_working_seconds": working_seconds(from_ms(unseen_at), from_ms(now), holidays)
+                if unseen_at else 0,
             }
         )  # fmt: skip
     return rows
+
+
+def by_day(connection: Connection, since: dt.date, until: dt.date, mailbox: str = "") -> list[dict[str, Any]]:
+    """What came on each day (INTERNALDATE, in Vietnam) in each folder that is read, and what became of it."""
+    m, f = db.imap_message.c, db.imap_folder.c
+    start, end = (
+        int(dt.datetime.combine(day, dt.time(), VIETNAM).timestamp() * 1000)
+        for day in (since, until + dt.timedelta(days=1))
+    )
+    at = func.coalesce(m.internal_at, m.found_at)
+    day = ((at - start) // 86_400_000).label("day")  # Vietnam has no summer time
+    gone = when((m.gone_at.is_(None), 0), else_=1).label("gone")
+    question = (
+        select(f.account, f.name, day, m.state, gone, func.count().label("number"))
+        .join(db.imap_folder, f.id == m.folder)
+        .where(f.closed_at.is_(None), at >= start, at < end)
+        .group_by(f.account, f.name, day, m.state, gone)
+        .order_by(f.account, f.name, day)
+    )
+    if mailbox:
+        question = question.where(f.account == mailbox)
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for one in connection.execute(question):
+        row = rows.setdefault(
+            (one.account, one.name, one.day),
+            {"mailbox": one.account, "folder": one.name, "day": (since + dt.timedelta(days=one.day)).isoformat(),
+             "seen": 0, "taken": 0, "secret": 0, "before_since": 0, "missing": 0, "lost": 0, "gone": 0},
+        )  # fmt: skip
+        row["seen"] += one.number
+        row["before_since" if one.state == "old" else one.state] += one.number
+        row["gone"] += one.number if one.gone else 0
+    return list(rows.values())
 
 
 def _time(at: int | None) -> str | None:
@@ -106,8 +148,12 @@ def status(as_json: Json = False, config: Config = Path("config")) -> None:
     settings = read_settings(config)
     named = {one.address for server in (settings.imap.servers if settings.imap else ()) for one in server.accounts}
 
+    known = directory.load(config / "directory")
+    kinds = {one.address.lower(): one.kind for one in known.mailboxes()}
+
     async def work(archive: Archive) -> int:
-        rows = await archive.database.read(lambda connection: figures(connection, int(time.time() * 1000)))
+        now = int(time.time() * 1000)
+        rows = await archive.database.read(lambda connection: figures(connection, now, known.holidays, kinds))
         never = sorted(named - {row["mailbox"] for row in rows})
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False) if as_json else _line(row))
@@ -120,6 +166,45 @@ def status(as_json: Json = False, config: Config = Path("config")) -> None:
         return EX_NO if wrong else 0
 
     run(config, work)
+
+
+@app.command()
+def days(
+    mailbox: Annotated[str, typer.Option("--mailbox", help="Chỉ hộp thư này / this mailbox alone")] = "",
+    since: Annotated[str, typer.Option("--since", help="Từ ngày / first day, YYYY-MM-DD (default: 7 days ago)")] = "",
+    until: Annotated[str, typer.Option("--until", help="Đến hết ngày / last day, YYYY-MM-DD (default: today)")] = "",
+    as_json: Json = False,
+    config: Config = Path("config"),
+) -> None:
+    """Từng thư mục, từng ngày: thấy bao nhiêu thư, đã lưu bao nhiêu / every folder and day: mail seen and taken.
+
+    Mã thoát 1 khi còn thiếu / exit code 1 when something is missing."""
+    today = dt.datetime.now(VIETNAM).date()
+    first, last = _day("--since", since, today - dt.timedelta(days=7)), _day("--until", until, today)
+
+    async def work(archive: Archive) -> int:
+        rows = await archive.database.read(lambda connection: by_day(connection, first, last, mailbox))
+        for row in rows:
+            if as_json:
+                typer.echo(json.dumps(row, ensure_ascii=False))
+                continue
+            words = [
+                f"{row['mailbox']}  {row['folder']}  {row['day']}  {row['seen']} thư/seen  {row['taken']} đã lưu/taken"
+            ]
+            labels = (("secret", "mật/secret"), ("before_since", "trước mốc/before"), ("missing", "còn thiếu/missing"),
+                      ("lost", "mất/lost"), ("gone", "không còn ở đó/gone"))  # fmt: skip
+            words += [f"{row[key]} {label}" for key, label in labels if row[key]]
+            typer.echo("  ".join(words))
+        return EX_NO if any(row["missing"] or row["lost"] for row in rows) else 0
+
+    run(config, work)
+
+
+def _day(option: str, text: str, default: dt.date) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text) if text else default
+    except ValueError:
+        raise typer.BadParameter(f"{option} {text!r}: không phải ngày / is no date, such as 2026-11-30") from None
 
 
 def _line(row: dict[str, Any]) -> str:
