@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -425,6 +426,30 @@ def check(connection: Connection, settings: Registers) -> list[tuple[str, str]]:
         k = db.register_link.c
         known = {tuple(one) for one in connection.execute(select(k.kind, k.target).where(k.entry == row.id))}
         wrong += [(row.id, f"link: {kind} {target}") for kind, target in sorted(links ^ known)]
+    return wrong + _unlike_leaves(connection)
+
+
+def _unlike_leaves(connection: Connection) -> list[tuple[str, str]]:
+    """Acts of people and numbers given by the gateway that are not what the tree says of them."""
+    acts: Counter[tuple[str, ...]] = Counter()
+    wrong = []
+    n = db.register_number.c
+    leaves = select(db.leaf.c.entry).where(db.leaf.c.type == "register").order_by(db.leaf.c.idx)
+    for entry in connection.execute(leaves).scalars():
+        body = json.loads(entry)
+        if "field" in body:
+            acts[tuple(body[name] for name in ("about", "field", "who", "old", "new", "reason"))] += 1
+        elif body.get("act") == "allocate":
+            given = (n.agency == body["agency"], n.year == body["year"], n.series == body["series"])
+            row = connection.execute(select(n.entry).where(*given, n.number == body["number"])).first()
+            if row is None or row.entry not in ("", body["entry"]):
+                wrong.append((body["entry"], f"number {body['number']} of {body['series']}/{body['year']} was changed"))
+    for row in connection.execute(select(db.register_change).order_by(db.register_change.c.id)):
+        key = (row.about, row.field, row.who, _sha(row.old), _sha(row.new), _sha(row.reason))
+        if acts[key] < 1:
+            wrong.append((row.about, f"change without a leaf: {row.field}, {row.who}"))
+        acts[key] -= 1
+    wrong += [(key[0], f"change is missing: {key[1]}, {key[2]}") for key, left in acts.items() if left > 0]
     return wrong
 
 

@@ -268,6 +268,20 @@ def test_correction_keeps_the_old_value_who_and_when(tmp_path):
         before = await row(archive, one["id"])
         await registrar.rebuild(archive.database, ALLOCATE)
         assert await row(archive, one["id"]) == before
+        assert await archive.database.read(lambda c: registrar.check(c, ALLOCATE)) == []
+
+        # A hand at the database shows.
+        def harm(c, statement):
+            c.exec_driver_sql(statement)
+
+        for statement, told in (
+            ("UPDATE register_change SET new = 'khác' WHERE field = 'abstract'", "change"),
+            ("DELETE FROM register_change WHERE field = 'issued_date'", "change is missing"),
+            ("UPDATE register_number SET entry = 'X'", "number 1 of in/2026 was changed"),
+        ):
+            await archive.database.write(lambda c, statement=statement: harm(c, statement))
+            found = await archive.database.read(lambda c: registrar.check(c, ALLOCATE))
+            assert any(told in what for _, what in found), found
 
     run(tmp_path, work)
 
