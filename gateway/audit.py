@@ -695,6 +695,8 @@ class _Audit:
             for case in connection.execute(question).scalars():
                 self.damage("row_inserted", None, case, f"{table.name} without a leaf")
         named = set(connection.execute(select(db.message.c.sha256)).scalars())
+        scans = select(db.register_entry.c.sha256).where(db.register_entry.c.origin == "paper")
+        named |= set(connection.execute(scans).scalars())
         for digest in self.archive.store.digests():
             if digest not in named:
                 # A crash between the bytes and their row leaves such bytes: they were never acknowledged.
