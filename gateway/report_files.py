@@ -76,6 +76,17 @@ def percent(share: dict[str, Any], language: str) -> str:
     return (text.replace(".", ",") + " %" if language == "vi" else text + "%") if text else ""
 
 
+def shown(text: str, unit: str, language: str) -> str:
+    """A number that was restated, as people write it."""
+    if unit and text != "—":
+        return percent({"percent": text}, language)
+    return (
+        number(int(text), language)
+        if text.lstrip("-").isdecimal()
+        else text.replace(".", "," if language == "vi" else ".")
+    )
+
+
 def lacking(share: dict[str, Any], language: str) -> str:
     """Why there is no percentage, short."""
     if share.get("why") and share["why"][1] == "no documents":
@@ -222,6 +233,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         percent=percent,
+        shown=shown,
         lacking=lacking,
         number=number,
         date=date,
@@ -479,6 +491,7 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
     import font_source_serif_pro as fonts
     from reportlab.graphics.shapes import Drawing, Rect, String
     from reportlab.lib import colors
+    from reportlab.lib.enums import TA_RIGHT
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.styles import ParagraphStyle
     from reportlab.lib.units import mm
@@ -494,6 +507,7 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
     body = ParagraphStyle("body", fontName="Report", fontSize=9.5, leading=13, textColor=ink)
     small = ParagraphStyle("small", parent=body, fontSize=8, leading=10.5, textColor=muted)
     cell = ParagraphStyle("cell", parent=body, fontSize=8.5, leading=10.5)
+    right = ParagraphStyle("right", parent=cell, alignment=TA_RIGHT)
     first = ParagraphStyle("first", parent=body, fontName="ReportBold", fontSize=18, leading=23, spaceAfter=4)
     second = ParagraphStyle(
         "second", parent=body, fontName="ReportBold", fontSize=12, leading=16, spaceBefore=12, spaceAfter=5
@@ -552,7 +566,7 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
                 [
                     words(f"{one['vi']} ({one['source']})", cell),
                     f"{one['goal']} %",
-                    words(percent(one, "vi") or lacking(one, "vi"), cell),
+                    words(percent(one, "vi") or lacking(one, "vi"), right),
                     {"met": "đạt", "not_met": "chưa đạt", "no_data": "không đủ số liệu"}[one["state"]],
                 ]
                 for one in report["targets"]
@@ -564,11 +578,12 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
     high = max((one[key] for one in report["series"] for key in ("sent", "received")), default=0) or 1
     drawing = Drawing(180 * mm, 46 * mm)
     step = 180 * mm / max(1, len(report["series"]))
+    wide = min(step * 0.33, 7 * mm)
     for place, (one, label) in enumerate(zip(report["series"], month_labels(report), strict=True)):
         for series, (key, color) in enumerate((("sent", blue), ("received", pale))):
             tall = 36 * mm * one[key] / high
-            x = step * place + step * 0.14 + series * step * 0.36
-            drawing.add(Rect(x, 6 * mm, step * 0.33, tall, fillColor=color, strokeColor=None))
+            x = step * (place + 0.5) + (series - 1) * wide * 1.06
+            drawing.add(Rect(x, 6 * mm, wide, tall, fillColor=color, strokeColor=None))
         drawing.add(
             String(
                 step * (place + 0.5), 1 * mm, label, fontName="Report", fontSize=7, textAnchor="middle", fillColor=ink
@@ -592,8 +607,8 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
                     LEVELS[one["value"]][0],
                     number(one["line"]["figures"]["documents_sent"], "vi"),
                     number(one["line"]["figures"]["documents_received"], "vi"),
-                    words(share(one["line"], "e_any_ratio"), cell),
-                    words(share(one["line"], "e_full_ratio"), cell),
+                    words(share(one["line"], "e_any_ratio"), right),
+                    words(share(one["line"], "e_full_ratio"), right),
                     f"{one['line']['paper_reported']}/{one['line']['agencies']}",
                 ]
                 for one in report["levels"]
@@ -609,8 +624,8 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
                     number(one["own"]["figures"]["documents_sent"], "vi"),
                     number(one["own"]["figures"]["documents_received"], "vi"),
                     number(one["own"]["figures"]["e_only"], "vi"),
-                    words(share(one["own"], "e_any_ratio"), cell),
-                    words(share(one["own"], "e_full_ratio"), cell),
+                    words(share(one["own"], "e_any_ratio"), right),
+                    words(share(one["own"], "e_full_ratio"), right),
                 ]
                 for one in report["agencies"]
             ],
@@ -623,7 +638,11 @@ def pdf(report: dict[str, Any], seal: dict[str, str]) -> bytes:
             table(
                 [["Cơ quan", "Số liệu", "Công bố lần đầu", "Nay"]]
                 + [
-                    [words(one["name"], cell), words(one["vi"], cell), one["first"], one["now"]]
+                    [
+                        words(one["name"], cell),
+                        words(one["vi"], cell),
+                        *(shown(one[key], one["unit"], "vi") for key in ("first", "now")),
+                    ]
                     for one in report["restated"]
                 ],
                 [70, 60, 25, 25],

@@ -20,7 +20,7 @@ import shutil
 import socket
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,11 +196,11 @@ def body(
     for (month, _), (sent, received) in numbers.items():
         by_month[month][0] += sent
         by_month[month][1] += received
-    order = list(report_files.LEVELS)
-    levels = sorted(book.rows(("level",)), key=lambda row: order.index(row.group["level"]))
 
-    def lines(dimension: str) -> list[dict[str, Any]]:
-        return [{"value": row.group[dimension], "line": _line(row, internal)} for row in book.rows((dimension,))]
+    def lines(dimension: str, order: Sequence[str] = ()) -> list[dict[str, Any]]:
+        rows = book.rows((dimension,))
+        rows.sort(key=lambda row: order.index(row.group[dimension]) if row.group[dimension] in order else len(order))
+        return [{"value": row.group[dimension], "line": _line(row, internal)} for row in rows]
 
     return {
         "format": FORMAT,
@@ -220,9 +220,9 @@ def body(
         "targets": [_target(*one) for one in book.targets()],
         "total": _line(book.total(), internal),
         "agencies": agencies,
-        "levels": [{"value": row.group["level"], "line": _line(row, internal)} for row in levels],
-        "directions": lines("direction"),
-        "classes": lines("message_class"),
+        "levels": lines("level", tuple(report_files.LEVELS)),
+        "directions": lines("direction", ("out", "in")),
+        "classes": lines("message_class", tuple(report_files.CLASSES)),
         "profiles": lines("profile"),
         "series": [_point(month, (by_month[month][0], by_month[month][1])) for month in months],
         "events": book.events,
@@ -288,8 +288,12 @@ def _restated(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str
     names = {one["id"]: one["name"] for report in (first, now) for one in report["agencies"]}
     words = {one["key"]: (one["vi"], one["en"]) for report in (first, now) for one in report["definitions"]}
     words |= _PAPER_NAMES
+    order = {key: place for place, key in enumerate([*(one["key"] for one in now["definitions"]), *_PAPER_NAMES])}
+    rank = {one["id"]: place for place, one in enumerate(now["agencies"])}
     found = []
-    for agency, key in sorted(before.keys() | after.keys()):
+    for agency, key in sorted(
+        before.keys() | after.keys(), key=lambda one: (rank.get(one[0], 0), order.get(one[1], 0))
+    ):
         old, new = before.get((agency, key)), after.get((agency, key))
         if old != new and not (not old and not new):
             found.append(
@@ -299,6 +303,7 @@ def _restated(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str
                     "figure": key,
                     "vi": words.get(key, (key, key))[0],
                     "en": words.get(key, (key, key))[1],
+                    "unit": "%" if key in stats.RATIO else "",
                     "first": "—" if old is None else str(old),
                     "now": "—" if new is None else str(new),
                 }
