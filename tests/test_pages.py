@@ -220,3 +220,21 @@ def test_damage_ends_as_a_page_or_as_a_page_error(name: str, cuts: list[tuple[fl
                 damaged.pictures(n)
     except PageError as error:
         assert error.value
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_page_that_lay_in_the_scanner_otherwise_is_turned(quarters: int) -> None:
+    picture = np.full((1754, 1240, 3), 255, np.uint8)
+    picture[100:200, 50:400] = (200, 30, 30)  # left top when upright
+    lying = np.ascontiguousarray(np.rot90(picture, -quarters))
+    data = cv2.imencode(".png", lying)[1].tobytes()
+    with open_pages(data, "png") as pages:
+        before = pages.size_mm(1)
+        pages.turn(1, quarters)
+        assert pages.size_mm(1) == (before if quarters == 2 else before[::-1])
+        shown = pages.image(1, 75)
+        assert shown.shape[0] > shown.shape[1]
+        dark = np.argwhere(shown.min(axis=2) < 128)
+        assert dark.min(axis=0)[0] < 0.07 * shown.shape[0] and dark.max(axis=0)[1] < 0.4 * shown.shape[1]
+        pages.turn(1, 4 - quarters)
+        assert pages.size_mm(1) == before

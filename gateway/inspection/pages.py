@@ -12,7 +12,7 @@ import ctypes
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import cv2
@@ -103,6 +103,10 @@ class Pages(Protocol):
     def pictures(self, n: int) -> tuple[Picture, ...]:
         """Raster images laid on the page, the scan itself among them."""
 
+    def turn(self, n: int, quarters: int) -> None:
+        """From now on the page is shown turned counter-clockwise by that many quarters: it was put into the scanner
+        sideways or upside down."""
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Pages: ...
@@ -170,7 +174,43 @@ class _Kept:
         return image
 
 
-class PdfPages:
+class _Turning:
+    """What pages look like after they were turned; how they lie in the file is said by the `_flat_` methods."""
+
+    _turns: dict[int, int]
+
+    def turn(self, n: int, quarters: int) -> None:
+        self._turns[n] = (self._turns.get(n, 0) + quarters) % 4
+
+    def image(self, n: int, dpi: float) -> Image:
+        flat = self._flat_image(n, dpi)
+        if not (quarters := self._turns.get(n, 0)):
+            return flat
+        turned = np.ascontiguousarray(np.rot90(flat, quarters))
+        turned.flags.writeable = False
+        return turned
+
+    def size_mm(self, n: int) -> tuple[float, float]:
+        width, height = self._flat_size_mm(n)
+        return (height, width) if self._turns.get(n, 0) % 2 else (width, height)
+
+    def pictures(self, n: int) -> tuple[Picture, ...]:
+        found = self._flat_pictures(n)
+        for _ in range(self._turns.get(n, 0)):
+            found = tuple(replace(p, box=(p.box[1], 1 - p.box[2], p.box[3], 1 - p.box[0])) for p in found)
+        return found
+
+    def _flat_image(self, n: int, dpi: float) -> Image:
+        raise NotImplementedError
+
+    def _flat_size_mm(self, n: int) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def _flat_pictures(self, n: int) -> tuple[Picture, ...]:
+        raise NotImplementedError
+
+
+class PdfPages(_Turning):
     """Pages of a PDF, with annotations and form fields drawn as a reader shows them: signature boxes are widgets."""
 
     def __init__(self, data: bytes) -> None:
@@ -184,6 +224,7 @@ class PdfPages:
             self._pdf.init_forms()
         self.count = len(self._pdf)
         self._kept = _Kept()
+        self._turns = {}
         self._open: tuple[int, pdfium.PdfPage] | None = None
         self._pictures: dict[int, tuple[Picture, ...]] = {}
         self._text: dict[int, tuple[int, int]] = {}
@@ -214,20 +255,20 @@ class PdfPages:
                 raise PageError("unreadable_scan", f"PDFium: page {n}: {error}") from error
         return self._open[1]
 
-    def size_mm(self, n: int) -> tuple[float, float]:
+    def _flat_size_mm(self, n: int) -> tuple[float, float]:
         width, height = self._page(n).get_size()
         return max(width, 1.0) * POINT_MM, max(height, 1.0) * POINT_MM
 
-    def image(self, n: int, dpi: float) -> Image:
+    def _flat_image(self, n: int, dpi: float) -> Image:
         key = (n, round(dpi * 10))
         if (known := self._kept.get(key)) is not None:
             return known
         page = self._page(n)
-        width, height = self.size_mm(n)
+        width, height = self._flat_size_mm(n)
         scale = dpi * min(1.0, MAX_SIDE_MM / max(width, height))
         if width * height * (scale / MM_PER_INCH) ** 2 > MAX_PIXELS:
             raise PageError("too_large", f"page {n} has too many pixels at {dpi:.0f} dpi")
-        for picture in self.pictures(n):
+        for picture in self._flat_pictures(n):
             if picture.width * picture.height > MAX_PIXELS:
                 raise PageError("too_large", f"page {n} holds an image of {picture.width} x {picture.height} pixels")
         try:
@@ -242,7 +283,7 @@ class PdfPages:
         bitmap.close()
         return self._kept.put(key, image)
 
-    def pictures(self, n: int) -> tuple[Picture, ...]:
+    def _flat_pictures(self, n: int) -> tuple[Picture, ...]:
         if n in self._pictures:
             return self._pictures[n]
         page = self._page(n)
@@ -258,7 +299,7 @@ class PdfPages:
 
     def _scan(self, n: int) -> tuple[Picture, ...]:
         """The pictures that make up a scan: one large one, or strips and tiles that together cover the page."""
-        inside = [p for p in self.pictures(n) if not p.widget]
+        inside = [p for p in self._flat_pictures(n) if not p.widget]
         large = [p for p in inside if p.area > 0.7]
         if large:
             return (max(large, key=lambda p: p.width * p.height),)
@@ -298,7 +339,7 @@ class PdfPages:
         scan = self._scan(n)
         if not scan:
             return None
-        width, _ = self.size_mm(n)
+        width, _ = self._flat_size_mm(n)
         largest = max(scan, key=lambda p: p.area)
         shown = max(largest.box[2] - largest.box[0], 1e-3) * width / MM_PER_INCH
         return largest.width / shown
@@ -438,7 +479,7 @@ class _Header:
     dpi: float = 0.0
 
 
-class ImagePages:
+class ImagePages(_Turning):
     """A raster file as pages. Scale comes from its header when that is credible, else from the shape of the page."""
 
     def __init__(self, data: bytes, headers: list[_Header], multi: bool = False) -> None:
@@ -452,6 +493,7 @@ class ImagePages:
         self._multi = multi
         self.count = len(headers)
         self._kept = _Kept()
+        self._turns = {}
 
     def __enter__(self) -> ImagePages:
         return self
@@ -480,11 +522,11 @@ class ImagePages:
             return long_side / (297.0 / MM_PER_INCH), False  # taken for A4
         return 96.0, False
 
-    def size_mm(self, n: int) -> tuple[float, float]:
+    def _flat_size_mm(self, n: int) -> tuple[float, float]:
         header, (dpi, _) = self._header(n), self._scale(n)
         return header.width / dpi * MM_PER_INCH, header.height / dpi * MM_PER_INCH
 
-    def image(self, n: int, dpi: float) -> Image:
+    def _flat_image(self, n: int, dpi: float) -> Image:
         key = (n, round(dpi * 10))
         if (known := self._kept.get(key)) is not None:
             return known
@@ -521,7 +563,7 @@ class ImagePages:
 
     def is_scan(self, n: int) -> bool:
         # A raster file is a scan when it is of a page's size: smaller ones are logos and pictures.
-        width, height = self.size_mm(n)
+        width, height = self._flat_size_mm(n)
         return min(width, height) >= 90  # half of A5
 
     def has_text(self, n: int) -> bool:
@@ -537,7 +579,7 @@ class ImagePages:
             return "bilevel" if header.bits == 1 else "grey"
         return "colour"
 
-    def pictures(self, n: int) -> tuple[Picture, ...]:
+    def _flat_pictures(self, n: int) -> tuple[Picture, ...]:
         header = self._header(n)
         return (Picture((0.0, 0.0, 1.0, 1.0), header.width, header.height, self.kind(n)),)
 
