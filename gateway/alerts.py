@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import hashlib
 import importlib
 import json
 import os
@@ -143,6 +144,13 @@ def unreachable(settings: config.Alerts, directory: Directory, at: dt.date) -> l
         if not roles - {"admin"} and (agency.domains or any(directory.mailboxes(agency.id))):
             found.append(agency.id)
     return found
+
+
+def officer_mail(settings: config.Alerts | None) -> str:
+    """Where the letter about a secret goes, besides the officer of `contacts`; empty: nowhere."""
+    if settings is None or settings.security is None:
+        return ""
+    return next((one.email for one in _person(settings, settings.security, "security") if _is_mail(settings, one)), "")
 
 
 def _of_malware(settings: config.Alerts, case: keeping.Case) -> tuple[Alert, ...]:
@@ -347,10 +355,12 @@ def trouble_text(hostname: str, words: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of one attempt. text: for the log, without the key of the service and without its answer."""
+    """What came of one attempt. text: for the log, without the key of the service and without its answer; letter: the
+    case id of the message of ours that the queue now delivers."""
 
     ok: bool
     text: str
+    letter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +466,8 @@ class Alerts:
     async def _turn(self) -> None:
         """Claim what is due and may go out now, and set to work on it. Raises Failure."""
         now = self._now()
+        if letters := await self._database.read(_letters):
+            await self._database.write(lambda connection: _settle_letters(connection, letters, now))
         rows = await self._database.read(lambda connection: _due(connection, now))
         rows = [row for row in rows if row.id not in self._flying]  # a lease is no hold on a clock that jumps
         if not rows:
@@ -633,9 +645,12 @@ class Alerts:
         notice = Notice("alert", data, ((first.email, hop.name),), first.alert_case_id, f"alert|{first.token}")
         try:
             await self._archive.notify([notice])
+            digest, m = hashlib.sha256(data).hexdigest(), db.message.c
+            known = select(func.max(m.id)).where(m.sha256 == digest, m.kind == "alert")
+            letter = await self._database.read(lambda connection: connection.execute(known).scalar())
         except Failure as failure:
             return Told(False, failure.private or failure.public)
-        return Told(True, "queued")
+        return Told(True, "queued", letter or "")
 
     def letter(self, values: dict[str, str], texts: Sequence[str], to: str, at: dt.datetime) -> bytes:
         """The alert as a message. texts: several when they are told together."""
@@ -669,7 +684,7 @@ class Alerts:
             "phone": row.phone,
             "email": row.email,
             "text": text,
-            "id": str(row.alert),
+            "id": ",".join(str(one.alert) for one in job.rows),
             "case": row.alert_case_id,
             "kind": row.alert_kind,
             "level": row.alert_subject,
@@ -693,7 +708,9 @@ class Alerts:
                 "result": told.text[:300],
             }
             if told.ok:
+                # What was told together is acknowledged together: by a reply to the one letter there is.
                 values |= {"state": "sent" if row is job.first else "merged", "settled_at": now}
+                values |= {"token": job.first.token, "letter": told.letter}
             else:
                 pause = self._alerts.retry[min(row.attempts, len(self._alerts.retry) - 1)]
                 values["next_at"] = now + int(pause * 1000 * random.uniform(0.9, 1.1))
@@ -824,7 +841,7 @@ class Alerts:
         alert = self._trouble(token, "", text, detail)
         if alert is None or self._alerts is None:
             return True
-        told = []
+        told: list[bool] = []
         at = dt.datetime.fromtimestamp(self._clock(), VIETNAM)
         for reach in alert.reaches:
             channel = self._alerts.channel(reach.channel)
@@ -872,6 +889,28 @@ def _due(connection: Connection, now: int) -> list[Any]:
         .limit(1000)
     )
     return list(connection.execute(question))
+
+
+def _letters(connection: Connection) -> list[Any]:
+    """Letters that were queued and have come to an end."""
+    send, to = db.alert_send.c, db.recipient.c
+    question = (
+        select(send.id, send.alert, send.role, to.state, to.last_reply)
+        .join(db.recipient, to.message == send.letter)
+        .where(send.letter != "", send.state.in_(("sent", "merged")), send.result == "queued", to.state != "queued")
+    )
+    return list(connection.execute(question.limit(1000)))
+
+
+def _settle_letters(connection: Connection, letters: Sequence[Any], now: int) -> None:
+    """A letter that nobody takes told nobody."""
+    for row in letters:
+        values: dict[str, Any] = {"result": row.last_reply[:300] or row.state}
+        if row.state != "delivered":
+            values["state"] = "failed"
+        connection.execute(update(db.alert_send).where(db.alert_send.c.id == row.id).values(**values))
+        if row.state != "delivered" and row.role == "leader":
+            _next_in_line(connection, row.alert, now)
 
 
 def _last_hour(connection: Connection, now: int) -> dict[tuple[str, str, str], int]:

@@ -506,6 +506,7 @@ alert_send = Table(
     Column("settled_at", BigInteger),
     Column("maybe_twice", Integer, nullable=False, default=0),  # attempts whose outcome nobody knows
     Column("result", Text, nullable=False, default=""),  # of the last attempt
+    Column("letter", Text, nullable=False, default=""),  # mail: the message in the queue
     Index("alert_send_due", "state", "next_at"),
     Index("alert_send_alert", "alert"),
     Index("alert_send_token", "token"),

@@ -556,11 +556,13 @@ class Pipeline:
             if sighting.via != "imap":
                 await self._archive.see(first, (), received.at, sighting)
             return Taken(first, body.sha256, offends=False)
-        first = await self._archive.first_case(body.sha256, core)
+        first, own = await self._archive.first_case(body.sha256, core)
+        if own:
+            return Taken(first, body.sha256, offends=False)
         if first:
             await self._archive.see(first, counts, received.at, sighting)
             return Taken(first, body.sha256, offends=offends)
-        notices = () if history else self._notices_of_seen(rules, received, facts, verdict)
+        notices = () if history else self._notices_of_seen(rules, received, facts, verdict, sighting)
         whole = self._case(rules, received, situation, verdict)
         owed = tuple(replace(one, state="seen", destination="") for one in whole.owed)
         whole = replace(whole, owed=owed, trace=b"", counts=counts, notices=notices, core=core)
@@ -701,16 +703,18 @@ class Pipeline:
 
     def _notices(self, received: Received, facts: Inspection, verdict: Verdict, refused: bool) -> tuple[Notice, ...]:
         envelope, origin = received.envelope, received.origin
-        if isinstance(envelope.sender, NullSender):
+        # In a folder of sent mail the header may name anybody; the owner of the mailbox put it there.
+        sender = (_address(origin.login) if origin.channel == "imap" else None) or envelope.sender
+        if isinstance(sender, NullSender):
             return ()
         if refused and not (origin.login and self.settings.notify_authenticated_senders):
             return ()  # the peer reads the reply; a second message would be backscatter
-        if not returns.may_notify(facts.message, envelope.sender, self._answerable(origin, facts)):
+        if not returns.may_notify(facts.message, sender, self._answerable(origin, facts)):
             return ()
         data = returns.notice(
             verdict,
             facts.message,
-            sender=str(envelope.sender),
+            sender=str(sender),
             recipients=[str(one.address) for one in envelope.recipients],
             case=received.case,
             received_at=received.at,
@@ -721,15 +725,15 @@ class Pipeline:
         )
         if data is None:
             return ()
-        hop = self.settings.hop_for(envelope.sender.domain)
+        hop = self.settings.hop_for(sender.domain)
         if hop is None:
             return ()
         rules = ",".join(sorted({one.rule for one in verdict.findings}))
-        key = f"{envelope.sender.key}|{rules}|{received.body.sha256}"
-        return (Notice("notice", data, ((str(envelope.sender), hop.name),), received.case, key),)
+        key = f"{sender.key}|{rules}|{received.body.sha256}"
+        return (Notice("notice", data, ((str(sender), hop.name),), received.case, key),)
 
     def _notices_of_seen(
-        self, rules: Rules, received: Received, facts: Inspection, verdict: Verdict
+        self, rules: Rules, received: Received, facts: Inspection, verdict: Verdict, sighting: Sighting
     ) -> tuple[Notice, ...]:
         """Who learns of mail that others delivered and that breaks a rule: its sender when that is sure, else the clerk
         of the agency that has it."""
@@ -738,7 +742,7 @@ class Pipeline:
         if verdict.disposition < Disposition.HOLD or isinstance(received.envelope.sender, NullSender):
             return ()
         notices = []
-        for address in self._clerks(rules, received, verdict):
+        for address in self._clerks(rules, received, verdict, sighting):
             hop = self.settings.hop_for(address.domain)
             if hop is not None and address.key != received.envelope.sender.key:
                 data = returns.clerk_notice(
@@ -749,9 +753,9 @@ class Pipeline:
                 notices.append(Notice("notice", data, ((str(address), hop.name),), received.case, key))
         return tuple(notices)
 
-    def _clerks(self, rules: Rules, received: Received, verdict: Verdict) -> list[Address]:
+    def _clerks(self, rules: Rules, received: Received, verdict: Verdict, sighting: Sighting) -> list[Address]:
         """The văn thư of each agency concerned: as the directory names it, else the agency's own mailbox, else the one
-        of the settings."""
+        of the settings, else the mailbox in which it lies."""
         directory, found = rules.directory, dict[str, Address]()
         agencies = {one.agency for one in verdict.recipients} if verdict.recipients else {verdict.agency}
         for identifier in sorted(agencies):
@@ -761,7 +765,7 @@ class Pipeline:
                 day = received.at.date()
                 boxes = (one for one in directory.mailboxes(agency.id) if one.kind == "AGENCY" and one.issued(day))
                 words += [one.address for one in boxes][:1]
-            words.append(self.settings.contacts.clerk_email)
+            words += [self.settings.contacts.clerk_email, sighting.place if sighting.via == "imap" else ""]
             address = next((one for word in words if (one := _address(word))), None)
             if address is not None:
                 found[address.key] = address
@@ -769,12 +773,15 @@ class Pipeline:
 
     def _alert(self, received: Received, verdict: Verdict) -> tuple[Notice, ...]:
         """The security officer learns that, when, from whom and to whom; and nothing of what."""
-        officer = self.settings.contacts.security_officer
-        hop = self.settings.hop_for(officer.rpartition("@")[2].lower()) if "@" in officer else None
-        if hop is None:
-            return ()
-        data = returns.secrecy_alert(received, verdict, self.settings.contacts, self.settings.hostname)
-        return (Notice("alert", data, ((officer, hop.name),), received.case, f"alert|{received.case}"),)
+        contacts, owed = self.settings.contacts, []
+        for officer in dict.fromkeys((contacts.security_officer, alerting.officer_mail(self.settings.alerts))):
+            hop = self.settings.hop_for(officer.rpartition("@")[2].lower()) if "@" in officer else None
+            if hop is not None:
+                named = contacts.model_copy(update={"security_officer": officer})
+                data = returns.secrecy_alert(received, verdict, named, self.settings.hostname)
+                key = f"alert|{received.case}|{officer}"
+                owed.append(Notice("alert", data, ((officer, hop.name),), received.case, key))
+        return tuple(owed)
 
     def _trace(self, received: Received, verdict: Verdict) -> bytes:
         """The header fields put on top at delivery; the received bytes themselves are never changed.

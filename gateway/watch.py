@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from gateway import database as db
 from gateway import durable
@@ -259,7 +259,9 @@ def _rows(connection: Connection, now: int) -> tuple[int, list[tuple[str, str]],
     failing = select(folder.account, folder.error).where(folder.closed_at.is_(None), folder.error != "")
     for account, error in connection.execute(failing.order_by(folder.id)):
         accounts.setdefault(account, error)
-    trouble = select(send.channel, func.max(send.result)).where(send.state == "waiting", send.attempts >= _TRIES)
+    tried = and_(send.state == "waiting", send.attempts >= _TRIES)
+    gave_up = and_(send.state == "failed", send.settled_at > now - 3_600_000)
+    trouble = select(send.channel, func.max(send.result)).where(or_(tried, gave_up))
     channels = [(row[0], row[1]) for row in connection.execute(trouble.group_by(send.channel))]
     return (waits if waits > LATE else 0), sorted(accounts.items()), channels
 

@@ -378,6 +378,49 @@ def test_a_reply_to_the_letter_acknowledges_and_one_by_somebody_else_does_not(tm
     run(work())
 
 
+def test_a_letter_that_nobody_takes_told_nobody(tmp_path: Path) -> None:
+    async def work() -> None:
+        mail = {"channels": [{"name": "thu", "kind": "mail"}], "urgent": {"channels": ["thu"]}}
+        async with house(tmp_path, mail) as built:
+            leader = Reach("thu", "leader", "", "ct@xa.gov.vn", 0, True)
+            await built.owe("one", leader, Reach("thu", "delegate", "", "pct@xa.gov.vn", 600, True))
+            await built.until([["sent", "waiting"]])
+            await settle(built, 0, "failed", "550 5.1.1 no such mailbox")
+            await built.until([["failed", "sent"]])  # the delegate does not wait
+            await settle(built, 1, "delivered", "250 taken")
+            await settled(lambda: results(built), ["550 5.1.1 no such mailbox", "250 taken"])
+            assert await built.states() == [["failed", "sent"]]
+
+    async def settle(built: House, number: int, state: str, reply: str) -> None:
+        """What the queue writes when a letter has come to an end."""
+        sql = "update recipient set state = ?, last_reply = ? where id = (select id from recipient limit 1 offset ?)"
+        await built.database.write(lambda c: c.exec_driver_sql(sql, (state, reply, number)) and None)
+        built.alerts.wake()
+
+    async def results(built: House) -> list[str]:
+        return [one["result"] for one in (await built.rows())[0]["sends"]]
+
+    run(work())
+
+
+def test_what_was_told_together_is_acknowledged_by_one_reply(tmp_path: Path) -> None:
+    async def work() -> None:
+        mail = {"channels": [{"name": "thu", "kind": "mail"}], "admin": {"channels": ["thu"], "email": "qt@so.gov.vn"}}
+        async with house(tmp_path, {**mail, "quiet": "11:00-13:00"}) as built:
+            for number in range(5):
+                await built.owe(f"w{number}", Reach("thu", "admin", "", "qt@so.gov.vn"), kind="trouble")
+            built.now += 7200
+            built.alerts.wake()
+            await built.until([["sent"]] + [["merged"]] * 4)
+            sql = "select sha256 from message"
+            ((digest,),) = await built.database.read(lambda c: c.exec_driver_sql(sql).all())
+            data = built.archive.store.read(digest).decode()
+            name = next(line for line in data.splitlines() if line.startswith("Message-ID:")).split(": ")[1]
+            assert await built.alerts.answered(MessageFacts(in_reply_to=name), "qt@so.gov.vn") == [1, 2, 3, 4, 5]
+
+    run(work())
+
+
 def test_limits_and_quiet_hours_gather_what_can_wait_and_never_delay_what_presses(
     tmp_path: Path, receiver: Receiver
 ) -> None:

@@ -27,7 +27,7 @@ DEPARTMENT = f"vanthu@sonoivu.{harness.OURS}"
 DISTRICT = f"vanthu@huyenmau.{harness.OURS}"
 LEADER, DELEGATE = f"chutich@huyenmau.{harness.OURS}", f"phochutich@huyenmau.{harness.OURS}"
 
-OURS = f"ubnd@{harness.OURS}"
+OURS, OFFICER = f"ubnd@{harness.OURS}", f"baomat@{harness.OURS}"
 
 DIRECTORY = f"""
 agencies:
@@ -160,7 +160,7 @@ alerts:
     - {{name: so, kind: http, url: "{receiver.url}/truc"}}
     - {{name: thu, kind: mail}}
   urgent: {{channels: [sms, thu]}}
-  security: {{channels: [so]}}
+  security: {{channels: [so, thu], email: {OFFICER}}}
   admin: {{channels: [so]}}
 """
     config = harness.write_config(
@@ -251,6 +251,8 @@ def test_nothing_of_a_secret_is_told_or_kept(place: Place) -> None:
         told["text"],
     )
     assert not any("TOI MAT" in one["text"] or "HOA TOC" in one["text"] for one in place.told("/truc"))
+    letter_ = place.letter_to(OFFICER, told["case"])
+    assert "HỎA TỐC" not in str(letter_) and "TỐI MẬT" not in letter_.get_body(("plain",)).get_content()  # type: ignore[union-attr]
     place.gateway.command("archive", "checkpoint")
     seen = b"".join(path.read_bytes() for path in place.gateway.config.parent.rglob("*") if path.is_file())
     for word in ("Kim Quy", "kim-quy", "S2ltIFF1eQ"):
