@@ -336,7 +336,7 @@ class Archive:
         if case.kind == "imported" and (first := _imported(connection, row["sha256"])):
             return _receipt(connection, first)
         if sighting is not None:
-            first = sightings.first(connection, row["sha256"], case.core)
+            first, _ = sightings.first(connection, row["sha256"], case.core)
             if first:
                 _see(connection, first, case.counts, case.received.at, sighting)
                 self._follow_up(connection, first, case.verdict.message_class, case.counts)
@@ -531,8 +531,8 @@ class Archive:
 
     # ------------------------------------------------------------------ read
 
-    async def first_case(self, sha256: str, core: str) -> str:
-        """The first received message of these bytes or of this core, whichever way it came, or empty."""
+    async def first_case(self, sha256: str, core: str) -> tuple[str, bool]:
+        """The first message of these bytes or of this core, whichever way it came, or empty; and whether it is ours."""
         return await self.database.read(lambda connection: sightings.first(connection, sha256, core))
 
     async def imported_case(self, sha256: str) -> str:

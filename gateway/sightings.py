@@ -45,21 +45,22 @@ C = TypeVar("C", bound=Counted)
 
 # Said to the driver directly: these run once for each message that is read from a mailbox.
 _FIRST = (
-    "SELECT id FROM message WHERE kind = 'mail' AND (sha256 IN ({0}, {0}) OR id IN"
+    "SELECT id, kind FROM message WHERE (sha256 IN ({0}, {0}) OR id IN"
     " (SELECT message FROM likeness WHERE core IN ({0}, {0}))) ORDER BY id LIMIT 1"
 )
 #: Of mail that was only watched: a message that comes by SMTP later is owed to somebody, and is a row of its own.
-_WATCHED = _FIRST.replace("kind = 'mail'", "kind = 'mail' AND channel IN ('imap', 'journal')")
+_WATCHED = _FIRST.replace("WHERE (", "WHERE channel IN ('imap', 'journal') AND (")
 _EVENTS = "SELECT kind, agency, direction, rule FROM event WHERE message = {0}"
 _MARK = {"sqlite": "?", "postgresql": "%s"}
 
 
-def first(connection: Connection, sha256: str, core: str) -> str:
+def first(connection: Connection, sha256: str, core: str) -> tuple[str, bool]:
     """The case of the first archived message of these bytes, whichever way it came, or of one that is alike below the
-    fields on top (`likeness.core`); empty when there is none."""
+    fields on top (`likeness.core`), and whether it is a letter of our own, such as a notice; empty when there is none.
+    """
     question = _FIRST.format(_MARK[connection.dialect.name])
     row = connection.exec_driver_sql(question, (sha256, core, sha256, core)).first()
-    return row[0] if row else ""
+    return (row[0], row[1] != "mail") if row else ("", False)
 
 
 def watched(connection: Connection, sha256: str, core: str) -> str:

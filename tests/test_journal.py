@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import email
+import email.policy
 import hashlib
 import json
 import re
@@ -378,3 +380,57 @@ def test_over_smtp(tmp_path: Path, sink: harness.Sink, passwords: harness.Passwo
     gateway.command("archive", "verify")
     assert gateway.stop() == 0
     assert sink.messages == []
+
+
+# ---------------------------------------------------------------------- who is told
+
+
+def test_the_clerk_is_told_of_mail_whose_sender_nobody_knows(tmp_path: Path) -> None:
+    """The sender gets nothing; the notice itself, when it lies in the mailbox, is known as ours."""
+    forged = letter(
+        "Công văn số 12/UBND-VP về việc họp", "Kính gửi các sở, ngành. Số: 12/UBND-VP",
+        sender='"Ủy ban nhân dân tỉnh Demo" <ubnd.demo@gmail.com>',
+    )  # fmt: skip
+
+    async def work(one: House) -> None:
+        assert (await one.imap(forged)).offends
+        assert await one.sql(
+            "select r.address from recipient r join message m on m.id = r.message where kind = 'notice'"
+        ) == [(PROVINCE,)]
+        case, notice = (await one.sql("select id, about from message where kind = 'notice'"))[0]
+        data = await one.archive.data(case)
+        text = email.message_from_bytes(data, policy=email.policy.SMTP).get_body(("plain",))  # type: ignore[attr-defined]
+        assert text is not None
+        assert "ubnd.demo@gmail.com" in text.get_content()
+        assert notice in text.get_content()
+        delivered = b"Return-Path: <>\r\nReceived: from cong by mail; Mon, 2 Nov 2026 08:00:00 +0700\r\n" + data
+        assert (await one.imap(delivered)).case == case
+        assert await one.counted() == [("received", "in", "ubnd", 1)]
+        # a second mailbox with the same message makes no second notice
+        await one.imap(b"Delivered-To: x\r\n" + forged, account=STAFF)
+        assert await one.sql("select count(*) from message where kind = 'notice'") == [(1,)]
+
+    walk(tmp_path, work)
+
+
+def test_the_owner_of_a_mailbox_is_told_of_what_they_sent(tmp_path: Path) -> None:
+    """Whoever the header names: who can put mail into the folder of sent mail has logged in."""
+
+    async def work(one: House) -> None:
+        raw = letter("Thư", "TỐI MẬT\n\nPhương án Kim Quy.", sender=f"lanhdao@{harness.OURS}")
+        assert (await one.imap(raw, account=STAFF, role="sent")).secret
+        told = "select kind, r.address from recipient r join message m on m.id = r.message"
+        assert await one.sql(told) == [("notice", STAFF)]
+
+    walk(tmp_path, work)
+
+
+def test_history_is_told_to_nobody(tmp_path: Path) -> None:
+    async def work(one: House) -> None:
+        raw = letter("Số: 12/UBND-VP", sender='"Ủy ban nhân dân tỉnh Demo" <ubnd.demo@gmail.com>')
+        body = MemoryBody(raw, hashlib.sha256(raw).hexdigest())
+        at = dt.datetime.now(VIETNAM)
+        await one.pipeline.polled(Polled(body, PROVINCE, "inbox", at, "mail.example", history=True))
+        assert await one.sql("select kind from message") == [("mail",)]
+
+    walk(tmp_path, work)
