@@ -20,7 +20,7 @@ import typer
 
 from gateway import config as configuration
 from gateway.errors import ConfigError
-from gateway.inspection.findings import FileFacts, Finding, Inspection, Status
+from gateway.inspection.findings import FileFacts, Finding, Inspection, Signature, Status
 from gateway.inspection.run import Inspector
 
 app = typer.Typer()
@@ -37,7 +37,50 @@ _STATES = {
     "ERROR": "không kiểm tra được",
 }  # fmt: skip
 _SEALS = {"PRESENT": "có", "UNDECIDABLE": "không kết luận được", "ABSENT": "không có", "NOT_CHECKED": "chưa kiểm tra"}
+#: What a state means under Vietnamese law (Circular 15/2025: valid or not valid, a warning where it cannot be told).
+_VERDICTS = {
+    "VALID": "HỢP LỆ", "VALID_UNTIMESTAMPED": "HỢP LỆ (thời điểm ký chưa được chứng thực)",
+    "UNKNOWN_REVOCATION": "CẢNH BÁO: chưa kiểm tra được trạng thái thu hồi",
+    "UNTRUSTED_CHAIN": "KHÔNG KẾT LUẬN ĐƯỢC: chưa có gốc tin cậy của tổ chức cấp chứng thư",
+    "ERROR": "KHÔNG KIỂM TRA ĐƯỢC",
+}  # fmt: skip
+_TIMES = {"timestamp": "theo dấu thời gian", "claimed": "do người ký khai, chưa được chứng thực",
+          "first_sight": "lần đầu cổng nhận tệp"}  # fmt: skip
+_ROOTS = {"chuyen_dung": "chữ ký số chuyên dùng công vụ", "quoc_gia": "chữ ký số công cộng (gốc quốc gia)"}
+_SIGNERS = {"person": "cá nhân", "organisation": "cơ quan, tổ chức", "timestamp": "dấu thời gian"}
+_CONDITIONS = {
+    1: "tạo khi chứng thư còn hiệu lực", 2: "tổ chức cấp được công nhận", 3: "khóa do người ký kiểm soát",
+    4: "toàn vẹn, gắn với nội dung",
+}  # fmt: skip
+_MET = {True: "đạt", False: "KHÔNG đạt", None: "không kiểm tra được bằng máy"}
+#: Values of findings in words.
+_WORDS = {
+    "encrypted": "có mật khẩu, không xem được bên trong", "unknown_container": "tệp hỏng hoặc dạng tệp lạ",
+    "unreadable_scan": "bản quét không đọc được", "garbage_text": "lớp chữ không đọc được",
+    "no_extractor": "dạng tệp không có bộ đọc", "too_large": "quá lớn", "too_many": "quá nhiều tệp bên trong",
+    "too_deep": "lồng quá sâu", "ratio": "tỷ lệ nén bất thường", "damaged": "bị lỗi", "smime": "thư mã hóa S/MIME",
+    "pgp": "mã hóa PGP", "timeout": "quá thời gian",
+    "type_mismatch": "đuôi tệp không đúng nội dung", "double_extension": "hai đuôi tệp", "path": "có đường dẫn",
+    "rtl_override": "có ký tự đảo chiều chữ", "homoglyph": "có chữ của bộ chữ khác", "nul": "có ký tự rỗng",
+    "conflict": "thư ghi hai tên khác nhau",
+    "macro": "macro", "javascript": "mã JavaScript", "launch": "lệnh chạy chương trình", "embedded_file": "tệp nhúng",
+    "openaction": "tự chạy khi mở", "richmedia": "nội dung đa phương tiện", "xfa": "biểu mẫu XFA",
+    "executable": "tệp thực thi", "script": "mã lệnh", "polyglot": "một tệp đọc được thành hai loại",
+    "external_link": "liên kết tới tệp bên ngoài", "ole_object": "đối tượng OLE",
+    "shadow": "nội dung ẩn có thể bị tráo sau khi ký", "red_box": "khung đỏ không đọc được: cần người xem",
+    "pasted": "ảnh con dấu được dán vào trang", "removed": "chữ ký số đã bị gỡ bỏ",
+    "tcvn3": "TCVN3 (ABC)", "vni": "VNI", "viscii": "VISCII", "viqr": "VIQR", "mojibake": "UTF-8 bị giải mã sai",
+    "undeclared": "không khai báo", "font": "phông cũ",
+    "internal": "lưu hành nội bộ", "return_after_reading": "xem xong trả lại", "draft": "dự thảo",
+}  # fmt: skip
+_CHECKS = {
+    "text": "đọc nội dung", "ocr": "đọc bản quét", "frames": "tìm khung dấu", "seal": "tìm con dấu",
+    "pages": "mở trang", "signature": "kiểm tra chữ ký số", "secrecy": "tìm dấu chỉ độ mật", "malware": "quét mã độc",
+    "containers": "mở tệp nén", "mime": "đọc cấu trúc thư", "document": "đọc thể thức",
+}  # fmt: skip
+_RUNS = {"failed": "không làm được", "timed_out": "quá thời gian", "skipped": "bỏ qua"}
 _FINDINGS = {
+    "seal": "hình con dấu", "signature": "chữ ký số",
     "active": "nội dung có thể chạy", "uninspectable": "không đọc được", "filename": "tên tệp", "charset": "bảng mã",
     "ambiguous": "cấu trúc mập mờ", "malware": "mã độc", "frame": "khung dấu", "circulation": "phạm vi lưu hành",
     "mime": "cấu trúc thư",
@@ -212,7 +255,12 @@ def _file_dict(name: str, file: FileFacts, findings: tuple[Finding, ...], *, who
                 "organisation": s.organisation,
                 "kind": s.kind,
                 "issuer": s.issuer,
+                "trust": s.trust or None,
+                "subject": s.subject,
+                "valid_from": s.valid_from or None,
+                "valid_to": s.valid_to or None,
                 "signed_at": s.signed_at,
+                "time_source": s.time_source or None,
                 "timestamped": s.timestamped,
                 "covers_whole_file": s.covers_whole_file,
                 "algorithm": s.algorithm,
@@ -306,25 +354,24 @@ def as_text(name: str, facts: Inspection) -> str:
             if true
         ]  # fmt: skip
         rows = [("Loại tệp", ", ".join([kind, *extra])), ("SHA-256", file.sha256)]
-        for s in file.signatures:
-            detail = [
-                s.signer or "không rõ",
-                s.organisation,
-                s.signed_at,
-                "có dấu thời gian" if s.timestamped else "",
-                s.reason_vi,
-            ]
-            rows.append(
-                ("Chữ ký số", f"{_STATES.get(s.state.value, s.state.value)} – " + "; ".join(filter(None, detail)))
-            )
+        for number, s in enumerate(file.signatures, 1):
+            rows += _signature_rows(s, number if len(file.signatures) > 1 else 0)
         if not file.signatures and file.type == "pdf":
-            rows.append(("Chữ ký số", "đã bị gỡ bỏ" if file.signature_removed else "không có"))
+            unknown = "không rõ (tệp có mật khẩu)" if file.encrypted else "không rõ (tệp bị hỏng)" * file.damaged
+            rows.append(("Chữ ký số", "đã bị gỡ bỏ" if file.signature_removed else unknown or "không có"))
         if file.type in ("pdf", "jpg", "png", "tiff"):
             places = "; ".join(
                 f"trang {s.page} ({s.box[0]:.2f}, {s.box[1]:.2f}) điểm {s.score:.2f}" for s in file.seals
             )
             rows.append(("Hình con dấu", _SEALS[file.seal_state.value] + (f": {places}" if places else "")))
+            if file.seals and file.handwritten_signature is not None:
+                rows.append(("Chữ ký tay", "có" if file.handwritten_signature else "không thấy"))
         secret = secrecy_of(mine)
+        if n == 0 and len(facts.files) > 1:  # a container is as secret as what it holds
+            inside = [f for f in facts.findings if f.about.startswith(file.path + "/")]
+            if (within := secrecy_of(inside))["strength"] != "none":
+                level = _LEVELS.get(str(within["level"]), "có dấu hiệu")
+                rows.append(("Độ mật bên trong", f"{level} ({_GRADES[str(within['strength'])]})"))
         if secret["strength"] != "none":
             level = _LEVELS.get(str(secret["level"]), "có dấu hiệu")
             rows.append(("Độ mật", f"{level} ({_GRADES[str(secret['strength'])]}) – {', '.join(secret['where'])}"))
@@ -352,15 +399,51 @@ def as_text(name: str, facts: Inspection) -> str:
                 rows.append(
                     (
                         _FINDINGS.get(f.kind, f.kind).capitalize(),
-                        " – ".join(filter(None, (f.value, f.where, f.evidence))),
+                        " – ".join(filter(None, (_WORDS.get(f.value, f.value), f.where, f.evidence))),
                     )
                 )
         lines += [f"  {label:<18} {value}" for label, value in rows]
         lines.append("")
     for run in facts.runs:
         if run.status is not Status.OK and (run.status is not Status.SKIPPED or run.reason):
-            lines.append(f"  ! {run.check} {run.about}: {run.status.value} – {run.reason}")
+            check, status = _CHECKS.get(run.check, run.check), _RUNS.get(run.status.value, run.status.value)
+            lines.append(f"  ! {run.about}: {check}: {status} – {run.reason}")
     return "\n".join(lines)
+
+
+def _signature_rows(s: Signature, number: int) -> list[tuple[str, str]]:
+    """What Circular 15/2025/TT-BKHCN wants told of a signature: valid or not, who issued the certificate, who signed,
+    whose certificate it is, when (and how that is known), integrity, validity at signing, the certificate's period; and
+    the conditions of Article 9.2 one by one."""
+    state = s.state.value
+    rows = [
+        (
+            f"Chữ ký số {number}" if number else "Chữ ký số",
+            f"{_VERDICTS.get(state, 'KHÔNG HỢP LỆ')} – {s.reason_vi or _STATES.get(state, state)} ({state})",
+        )
+    ]
+    met = {c.number: c.met for c in s.conditions}
+    owner = "; ".join(filter(None, (s.signer or "không rõ", _SIGNERS.get(s.kind, ""))))
+    period = " đến ".join(filter(None, (s.valid_from, s.valid_to)))
+    for label, value in (
+        ("Người ký", owner),
+        ("Đơn vị quản lý", s.organisation or "không ghi trong chứng thư"),
+        ("Tổ chức cấp", "; ".join(filter(None, (s.issuer, _ROOTS.get(s.trust, ""))))),
+        ("Thời điểm ký", f"{s.signed_at or 'không rõ'} ({_TIMES.get(s.time_source, 'không rõ nguồn')})"),
+        ("Toàn vẹn", _INTEGRITY[met.get(4)]),
+        ("Hiệu lực khi ký", _MET[met.get(1)]),
+        ("Hạn chứng thư", period),
+        ("Thuật toán", s.algorithm),
+        ("Điều kiện Đ9.2", "; ".join(f"{k}. {words}: {_MET[met.get(k)]}" for k, words in _CONDITIONS.items())),
+        ("Ghi chú", "; ".join(s.notes)),
+    ):
+        if value:
+            rows.append((f"  {label}", value))
+    return rows
+
+
+_INTEGRITY = {True: "nội dung không bị thay đổi sau khi ký", False: "nội dung bị thay đổi hoặc thêm sau khi ký",
+              None: "không kiểm tra được"}  # fmt: skip
 
 
 async def _annotate(inspector: Inspector, data: bytes, facts: Inspection, target: Path) -> bool:
