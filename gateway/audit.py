@@ -36,6 +36,9 @@ from gateway.hashtree import (
 )
 from gateway.inspection.findings import Document
 
+#: Leaves looked at together: their bytes are read at the same time, and a resumed audit begins with such a piece.
+PIECE = 512
+
 #: What can be wrong. The key is what `--json` says.
 KINDS = {
     "blob_changed": "nội dung thư đã bị sửa / bytes changed",
@@ -487,7 +490,7 @@ class _Audit:
             opened = set(random.Random(scope.seed).sample(ids, min(int(scope.blobs), len(ids))))
         start, checked = self._remembered(scope), dict[str, str]()
         with ThreadPoolExecutor(self.jobs, "archive-verify") as readers:
-            for rows in _pieces(_all_leaves(connection, start, scope.last), 512):
+            for rows in _pieces(_all_leaves(connection, start, scope.last), PIECE):
                 wanted: dict[str, Future[str]] = {}
                 named: list[tuple[Any, str, int]] = []
                 for leaf in rows:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway import database as db
 from gateway import hashtree as ht
 from gateway.archive import Notice, Tombstone, canonical
-from gateway.audit import KINDS, audit
+from gateway.archive import leaf as append
+from gateway.audit import KINDS, Scope, audit
 from gateway.inspection.findings import FileFacts
 from tests.cases import AT, case, close, open_archive
 
@@ -417,3 +419,88 @@ def test_bytes_without_a_row_are_told_but_are_no_damage(copy):
     shutil.copy(blob(copy, mail_leaves(copy)[0]), copy / "blobs" / "sha256" / "ab" / ("ab" * 32 + ".eml"))
     report = look(copy)
     assert report.damage == [] and report.notes == [f"bytes that no message names: {'ab' * 32}"]
+
+
+def test_ranges_samples_and_many_readers(copy):
+    leaves = mail_leaves(copy)
+    broken = leaves[10]
+    path = blob(copy, broken)
+    path.write_bytes(b"other")
+    everything = look(copy, jobs=4)
+    assert everything.messages >= MESSAGES and [one.leaf for one in everything.damage] == [broken]
+    inside = look(copy, scope=Scope(first=leaves[5], last=leaves[15]))
+    outside = look(copy, scope=Scope(first=leaves[20]))
+    assert [one.leaf for one in inside.damage] == [broken] and outside.damage == []
+    assert inside.leaves == outside.leaves == everything.leaves, "the tree is checked whole"
+    assert 11 <= inside.messages <= 20 and inside.messages < outside.messages < everything.messages
+    one, same = (look(copy, scope=Scope(blobs=20, seed=7)) for _ in range(2))
+    assert one.messages == 20 and one.bytes == same.bytes
+    at = int(AT.timestamp() * 1000)
+    # What the gateway wrote itself has the time of this test; what it received, that of `AT`.
+    assert look(copy, scope=Scope(until=at)).messages == 0
+    assert look(copy, scope=Scope(since=at, until=at + 1)).messages == MESSAGES
+
+
+def test_an_audit_goes_on_where_it_was(copy, tmp_path, monkeypatch):
+    leaves, state = mail_leaves(copy), tmp_path / "state.json"
+    path = blob(copy, leaves[0])
+    path.write_bytes(b"other")
+    monkeypatch.setattr("gateway.audit.PIECE", 64)
+    whole = look(copy)
+    seen = 0
+
+    def pull_the_plug(done: int, size: int) -> None:
+        nonlocal seen
+        if size and state.exists():
+            seen += 1
+            if seen == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look(copy, resume=state, progress=pull_the_plug)
+    left = json.loads(state.read_text())
+    assert 0 < left["next"] < whole.leaves and left["damage"]
+    opened: list[str] = []
+    from gateway.store import Store
+
+    real = Store.problem
+    monkeypatch.setattr(Store, "problem", lambda self, digest: opened.append(digest) or real(self, digest))
+    report = look(copy, resume=state)
+    assert (report.damage, report.messages) == (whole.damage, whole.messages) and not state.exists()
+    assert 0 < len(opened) < whole.messages
+    state.write_text(json.dumps({**left, "scope": "another"}))
+    with pytest.raises(ValueError, match="another range"):
+        look(copy, resume=state)
+
+
+def test_decisions_and_deliveries_are_held_against_their_leaves(copy):
+    place = mail_leaves(copy)[3]
+    name = leaf(copy, place)["case"]
+
+    async def decide() -> None:
+        archive = open_archive(copy)
+
+        def write(connection):
+            row = {"message": name, "at": 1, "who": "van.thu", "act": "release", "reason": "đã xác minh"}
+            db.insert(connection, db.decision, [row])
+            append(connection, "admin", {"who": "van.thu", "act": "release", "reason": "đã xác minh"}, case=name)
+            append(connection, "delivery", {"recipients": [["ubnd@tinh.gov.vn", "delivered", "250", 1]]}, case=name)
+            connection.execute(db.recipient.update().where(db.recipient.c.message == name).values(state="delivered"))
+
+        await archive.database.write(write)
+        await archive.checkpoint()
+        await close(archive)
+
+    asyncio.run(decide())
+    assert look(copy).damage == []
+    where = f"WHERE message = '{name}'"
+    delivered = f"UPDATE recipient SET state = 'delivered' {where}"
+    for statement, back in (
+        ("UPDATE decision SET reason = 'tùy ý'", "UPDATE decision SET reason = 'đã xác minh'"),
+        *((f"UPDATE recipient SET state = '{state}' {where}", delivered) for state in ("failed", "queued")),
+    ):
+        sql(copy, (statement,))
+        (damage,) = look(copy).damage
+        assert (damage.kind, damage.case) == ("row_changed", name)
+        sql(copy, (back,))
+    assert look(copy).damage == []

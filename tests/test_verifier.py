@@ -102,6 +102,31 @@ def test_it_runs_alone_without_network_and_gateway(original, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_it_needs_no_network_and_writes_nothing(original):
+    """In a namespace without network, on a mount that cannot be written to."""
+    inside = (
+        'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && ! touch "$1/x" 2>/dev/null && shift && exec "$@"'
+    )
+    namespaces = ["unshare", "--net", "--mount"]
+    try:
+        subprocess.run([*namespaces, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("unshare(1) may not make namespaces here")
+    words = [
+        sys.executable,
+        "-B",
+        PROGRAM,
+        "audit",
+        "--key",
+        key(original),
+        "--known",
+        original / "known0.note",
+        original,
+    ]
+    done = subprocess.run([*namespaces, "sh", "-c", inside, "sh", original, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_whole_is_called_whole(capsys, folder):
     for known in ("known0.note", "known1.note", "known2.note"):
         code, lines = check(capsys, "audit", "--json", "--key", key(folder), "--known", folder / known, folder)
