@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import functools
 import json
@@ -17,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from gateway import config
+from gateway.alerts import Alerts
+from gateway.commands import archive as commands
 from gateway.demo import documents
 from gateway.demo.pki import Pki
 from gateway.message import VIETNAM
@@ -140,8 +144,15 @@ class Place:
             assert self.sink.arrived.wait_for(there, 60), [(s, t) for s, t, _ in self.sink.messages]
         return found[0]
 
-    def listing(self, *words: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.gateway.command("alerts", "list", "--json", *words).splitlines()]
+    def listing(self, open_only: bool = False) -> list[dict[str, Any]]:
+        """What `congvan alerts list` shows, without the start of a process."""
+
+        async def ask() -> list[dict[str, Any]]:
+            async with commands.opened(self.gateway.config) as archive:
+                return await Alerts(settings, archive).listing(open_only=open_only)
+
+        settings = config.read(self.gateway.config)
+        return asyncio.run(ask())
 
     def row(self, document: str) -> dict[str, Any]:
         return next(row for row in self.listing() if row["document"] == document)
@@ -209,7 +220,9 @@ def test_a_most_urgent_document_is_told_once_to_the_leader(place: Place) -> None
     done = json.loads(gateway.command("alerts", "ack", case.lower(), "--who", "chánh văn phòng", "--json"))
     assert done["acked_by"] == "chánh văn phòng" and done["ack_seconds"] >= 0
     assert [one["state"] for one in place.row("15/TB-SNV")["sends"]] == ["sent", "sent", "cancelled", "cancelled"]
-    assert [row["document"] for row in place.listing("--open")] == ["18/TB-SNV"]
+    assert [row["document"] for row in place.listing(open_only=True)] == ["18/TB-SNV"]
+    (shown,) = [json.loads(line) for line in gateway.command("alerts", "list", "--open", "--json").splitlines()]
+    assert shown["document"] == "18/TB-SNV" and shown["case"] in gateway.command("alerts", "show", shown["case"])
     gateway.command("alerts", "ack", "999", code=1)
     assert "KHOA-BI-MAT" not in gateway.log.read_text() + (gateway.data / "mail.log").read_text()
 
@@ -292,4 +305,3 @@ def test_channels_are_tried_from_the_command_line(place: Place) -> None:
     assert place.wait("/gui", "tin thu kenh sms")["to"] == "84911222333"
     place.receiver.answers = [500]
     assert '"ok": false' in place.gateway.command("alerts", "test", "--channel", "so", "--json", code=1)
-    place.gateway.command("alerts", "test", "--channel", "khong-co", code=2)
