@@ -2,8 +2,10 @@
 
     python bench/archive_rate.py [--messages 1000] [--size 4096] [--folder DIR] [--json]
 
-Prints messages a second and own CPU milliseconds a message for 1 and for 50 tasks that commit at the same time, and the
-raw limits: file + fsync + rename + directory fsync, and SQLite rows with one fsync each and fifty together.
+Prints messages a second and own CPU milliseconds a message for 1 and for 50 tasks that commit at the same time, with
+messages plain, compressed (the default) and encrypted; the raw limits: file + fsync + rename + directory fsync, and
+SQLite rows with one fsync each and fifty together; and how many rounds of the store and commits there were: each is one
+group of fsyncs.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from gateway import database as db
+from gateway.archive import Archive
+from gateway.blobfile import ENCRYPTED, GZIP, PLAIN, Keyring
 from gateway.store import Store
-from tests.cases import case, close, mail, open_archive
+from tests.cases import SETTINGS, case, close, mail
 
 
 def cpu() -> float:
@@ -69,11 +76,23 @@ def rows(path: Path, count: int, together: int) -> dict[str, float]:
     return result
 
 
-def archive(folder: Path, count: int, size: int, tasks: int) -> dict[str, float]:
+def archive(folder: Path, count: int, size: int, tasks: int, kind: str = PLAIN) -> dict[str, float]:
     cases = [case(mail(n, size), number=n) for n in range(count)]
+    groups = {"store": 0, "commit": 0}
+
+    def counted(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any) -> Any:
+            groups[name] += 1
+            return fn(*words)
+
+        return call
 
     async def whole() -> dict[str, float]:
-        opened = open_archive(folder)
+        keyring = Keyring(folder / "keys" / "store", lambda: [bytes(32)])
+        store = Store(folder / "blobs", kind=kind, keyring=keyring)
+        opened = Archive(db.Database.open(db.sqlite_url(folder / "gateway.db")), store, SETTINGS)
+        store.put_groups = counted("store", store.put_groups)  # type: ignore[method-assign]
+        opened.database._commit = counted("commit", opened.database._commit)  # type: ignore[method-assign]
         left = iter(cases)
 
         async def sender() -> None:
@@ -87,7 +106,7 @@ def archive(folder: Path, count: int, size: int, tasks: int) -> dict[str, float]
         await work()
         seconds, spent = time.perf_counter() - start, cpu() - before
         await close(opened)
-        return {"per_second": round(count / seconds, 1), "cpu_ms": round(spent / count * 1000, 3)}
+        return {"per_second": round(count / seconds, 1), "cpu_ms": round(spent / count * 1000, 3), **groups}
 
     return asyncio.run(whole())
 
@@ -109,6 +128,8 @@ def main() -> None:
             "SQLite rows, 50 an fsync": rows(folder / "r50.db", count, 50),
             "archive, 1 task": archive(folder / "a1", count, size, 1),
             "archive, 50 tasks": archive(folder / "a50", count, size, 50),
+            "archive, 50 tasks, compressed": archive(folder / "z50", count, size, 50, GZIP),
+            "archive, 50 tasks, encrypted": archive(folder / "e50", count, size, 50, ENCRYPTED),
         }
     if given.json:
         print(json.dumps({"messages": count, "size": size, "load": os.getloadavg()[0], "results": results}))
@@ -116,9 +137,16 @@ def main() -> None:
     print(f"{count} messages of {size} bytes; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for title, one in results.items():
         print(f"{title:34} {one['per_second']:9.1f}/s {one['cpu_ms']:7.3f} ms CPU")
-    for tasks, limit in ((1, "file+fsync+rename+dir, 1 thread"), (50, "file+fsync+rename+dir, 8 threads")):
-        ratio = results[f"archive, {tasks} task{'s' * (tasks > 1)}"]["per_second"] / results[limit]["per_second"]
-        print(f"archive with {tasks} task(s): {ratio:.2f} of the raw file rate")
+    for title, one in results.items():
+        if "commit" in one:
+            alone = "1 task" in title
+            raw = results["file+fsync+rename+dir, 1 thread" if alone else "file+fsync+rename+dir, 8 threads"]
+            sqlite = results["SQLite row, each its fsync" if alone else "SQLite rows, 50 an fsync"]
+            print(
+                f"{title}: {one['per_second'] / raw['per_second']:.2f} of the raw file rate, "
+                f"{one['per_second'] / sqlite['per_second']:.2f} of SQLite's; {one['store']:.0f} rounds of the store "
+                f"and {one['commit']:.0f} commits"
+            )
 
 
 if __name__ == "__main__":

@@ -606,6 +606,9 @@ class Archive:
             # Signed, then stopped before it was published; or this host was away while another one signed.
             if not await self._blocking(self._tiles_hold, row.size, row.root):
                 await self._sequence(last.size if last else 0, row.size)
+            # What another host has signed and kept belongs beside the log of this one, too.
+            for older, note in await self.database.read(lambda c: _notes(c, last.size if last else 0, row.size)):
+                await self._blocking(self.log.keep, older, note)
             await self._blocking(self.log.publish, row.note)
             last = self.log.open(row.note)
         if size == 0 or (last is not None and last.size == size):
@@ -782,6 +785,11 @@ def _log_state(connection: Connection) -> tuple[int, Any]:
     last = connection.execute(select(db.leaf.c.idx).order_by(db.leaf.c.idx.desc()).limit(1)).scalar()
     row = connection.execute(select(db.checkpoint).order_by(db.checkpoint.c.size.desc()).limit(1)).first()
     return (0 if last is None else last + 1), row
+
+
+def _notes(connection: Connection, start: int, end: int) -> list[Any]:
+    c = db.checkpoint.c
+    return list(connection.execute(select(c.size, c.note).where(c.size >= start, c.size < end).order_by(c.size)))
 
 
 def _leaves(connection: Connection, start: int, end: int) -> list[Any]:

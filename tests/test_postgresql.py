@@ -117,3 +117,28 @@ def test_a_server_that_is_gone_is_a_failure_and_back_again_is_fine(server, tmp_p
         await close(archive)
 
     asyncio.run(work())
+
+
+def test_each_host_keeps_what_another_has_signed(server, tmp_path, monkeypatch):
+    url, _ = server
+    monkeypatch.setattr("gateway.archive._KEEP_MS", 1)  # each checkpoint is kept for good
+
+    async def work():
+        hosts = []
+        (tmp_path / "blobs").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "blobs").symlink_to(tmp_path / "blobs")
+            if hosts:
+                shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
+            hosts.append(Archive(db.Database.open(url), Store(tmp_path / name / "blobs"), SETTINGS))
+            hosts[-1].log.signer()
+        for n in range(8):
+            await hosts[0].commit(case(number=n))
+            await hosts[n // 3 % 2].checkpoint()
+        for host in hosts:
+            await host.checkpoint()
+            assert (await asyncio.to_thread(audit, host)).damage == []
+            await close(host)
+
+    asyncio.run(work())
