@@ -10,7 +10,6 @@ an outage, because what is due follows from what was done and not from when some
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -472,9 +471,6 @@ async def publish(
     fresh["provisional"] = inner["provisional"] = now < period.end
     key = ReportKey(archive.folder)
     row, new = await archive.database.write(lambda connection: _append(connection, fresh, key, to_ms(now)))
-    if new:
-        with contextlib.suppress(Failure):  # the daemon signs within a second; without one nobody else does
-            await archive.checkpoint()
     report = _read(row)
     target = folder / "cong-khai" / period.text
     _replace(target, _files(row, report, key))
@@ -695,24 +691,26 @@ def daily(
         ("Sắp hết hạn", "Expiring", expiring),
     ]
 
+    numbers = {names[1].lower(): len(names[2]) for names in sections}
+    numbers["blocked"] = sum(number for _, number in blocked)
+
     def text(place: int) -> str:
         parts = []
         for names in sections:
             lines = names[2]
-            parts.append(f"{names[place]}: {len(lines)}")
+            parts.append(f"{names[place]}: {numbers[names[1].lower()]}")
             parts += [f"  {one}" for one in lines[:_NAMED]]
             if len(lines) > _NAMED:
                 parts.append(f"  … {'và thêm' if place == 0 else 'and'} {len(lines) - _NAMED}")
         return "\n".join(parts)
 
     day = now.astimezone(VIETNAM)
-    counts = {names[1].lower(): len(names[2]) for names in sections}
     return Letter(
         f"Cổng thư, ngày {day:%d/%m/%Y}: {len(held)} thư tạm giữ, {len(failed)} không giao được",
         f"Gateway, {day:%Y-%m-%d}: {len(held)} held, {len(failed)} failed",
         f"Từ {since.astimezone(VIETNAM):%H:%M %d/%m/%Y} đến {day:%H:%M %d/%m/%Y}.\n\n{text(0)}",
         f"From {since.astimezone(VIETNAM):%Y-%m-%d %H:%M} to {day:%Y-%m-%d %H:%M}.\n\n{text(1)}",
-        {"since": stamp(since), "until": stamp(now), **counts, "held_cases": [one.message for one in held[:_NAMED]]},
+        {"since": stamp(since), "until": stamp(now), **numbers, "held_cases": [one.message for one in held[:_NAMED]]},
     )
 
 
