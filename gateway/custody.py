@@ -322,9 +322,7 @@ async def holds(archive: Archive) -> list[dict[str, Any]]:
     """All holds, released ones too, with `count` of the messages each found when it was laid."""
 
     def ask(connection: Connection) -> list[dict[str, Any]]:
-        counts = dict(
-            connection.execute(select(db.hold_case.c.hold, func.count()).group_by(db.hold_case.c.hold)).tuples().all()
-        )
+        counts = dict(connection.execute(select(db.hold_case.c.hold, func.count()).group_by(db.hold_case.c.hold)).all())
         rows = connection.execute(select(db.hold).order_by(db.hold.c.at)).mappings()
         return [{**row, "question": json.loads(row["question"]), "count": counts.get(row["name"], 0)} for row in rows]
 
@@ -553,7 +551,8 @@ async def _carry_out(archive: Archive, proposal: dict[str, Any]) -> int:
         # The index forgets the words first and knows how many are gone: when the machine stops in between, it sees
         # that it knows of fewer than there are, and is made again.
         await archive._blocking(archive.index.forget, some, meanwhile)
-    # Bytes last: from now on a leaf says that they went on purpose. Also those of a step that was interrupted.
+    # Bytes last, when a signed leaf says that they go on purpose. Also those of a step that was interrupted.
+    await _sign(archive)
     digests = await archive.database.read(lambda connection: _unused(connection, proposal["cases"]))
     for digest in digests:
         await archive._blocking(archive.store.remove, digest)
@@ -566,6 +565,17 @@ async def _carry_out(archive: Archive, proposal: dict[str, Any]) -> int:
     await archive.database.write(done)
     await archive._blocking(_scrub, archive)
     return len(proposal["cases"])
+
+
+async def _sign(archive: Archive) -> None:
+    """A checkpoint over what is there now. The running gateway signs too: then its turn comes first, and ours again."""
+    for attempt in range(5):
+        try:
+            await archive.checkpoint()
+            return
+        except Failure as failure:
+            if attempt == 4 or "another process" not in failure.private:
+                raise
 
 
 #: What stays of a destroyed message: envelope, times, number, kind, date and verdict; all else in its row is emptied.

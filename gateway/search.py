@@ -21,6 +21,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -495,7 +496,8 @@ class Index(abc.ABC):
                     gone = meanwhile()
                     self._add(list(self._entries(f"l.case_id IN ({marks})", list(cases))))
                     self._run("UPDATE search_state SET gone = ?", (gone,))
-                self._scrub()
+                with self._reading():
+                    self._scrub()
             except (Stale, *self.errors) as error:
                 raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
 
@@ -702,8 +704,8 @@ def _number_condition(given: str) -> tuple[str, list[object]]:
 
 
 def snippet(pieces: Iterable[tuple[str, str]], wanted: list[Term], around: int = 70) -> tuple[str, str]:
-    """Where the words stand, and the text about them: of the first piece that has most of them, accents as given
-    counting more. Two empty strings when none has any."""
+    """Where the words stand, and the text about them: of the first piece that has most of them, where they stand
+    closest together; accents as given count more. Two empty strings when none has any."""
     best: tuple[int, int, int, str, str] | None = None
     for where, raw in pieces:
         text = nfc(raw)
@@ -711,36 +713,47 @@ def snippet(pieces: Iterable[tuple[str, str]], wanted: list[Term], around: int =
         if len(low) != len(text):
             continue
         plain = bare(low)
-        score, first = 0, (0, 0)
-        for term in wanted:
-            match = _find(term.accents, term.prefix, low)
-            worth = 2
-            if match is None and len(plain) == len(text):
-                match, worth = _find(term.plain, term.prefix, plain), 1
-            if match is not None:
-                if not score:
-                    first = match
-                score += worth
-        if score and (best is None or score > best[0]):
-            best = (score, *first, where, text)
-            if score == 2 * len(wanted):
-                break
+        places: list[tuple[int, int, int, int]] = []  # start, end, number of the term, worth
+        for number, term in enumerate(wanted):
+            found = [(*span, number, 2) for span in _find(term.accents, term.prefix, low)]
+            if not found and len(plain) == len(text):
+                found = [(*span, number, 1) for span in _find(term.plain, term.prefix, plain)]
+            places += found
+        places.sort()
+        for first, (start, end, _, _) in enumerate(places):
+            worth: dict[int, int] = {}
+            for left, right, number, value in places[first:]:
+                if right > start + 2 * around:
+                    break
+                worth.setdefault(number, value)
+                end = max(end, right)
+                if left > start and len(worth) == len(wanted):
+                    break
+            score = sum(worth.values())
+            if score and (best is None or (score, start - end) > (best[0], best[1] - best[2])):
+                best = (score, start, end, where, text)
+        if best is not None and best[0] == 2 * len(wanted):
+            break
     if best is None:
         return "", ""
     _, start, end, where, text = best
-    left, right = max(0, start - around), min(len(text), end + around)
-    while left and not text[left].isspace() and start - left < around + 20:
+    spare = max(20, around - (end - start) // 2)
+    left, right = max(0, start - spare), min(len(text), end + spare)
+    while left and not text[left - 1].isspace() and start - left < spare + 20:
         left -= 1
-    while right < len(text) and not text[right].isspace() and right - end < around + 20:
+    while right < len(text) and not text[right].isspace() and right - end < spare + 20:
         right += 1
     shown = " ".join(text[left:right].split())
     return where, ("…" if left else "") + shown + ("…" if right < len(text) else "")
 
 
-def _find(words: tuple[str, ...], prefix: bool, text: str) -> tuple[int, int] | None:
+#: Places of one term that are looked at, in one text.
+_PLACES = 50
+
+
+def _find(words: tuple[str, ...], prefix: bool, text: str) -> list[tuple[int, int]]:
     pattern = r"(?<![^\W_])" + r"[\W_]+".join(re.escape(one) for one in words) + ("" if prefix else r"(?![^\W_])")
-    match = re.search(pattern, text)
-    return match.span() if match else None
+    return [match.span() for match in islice(re.finditer(pattern, text), _PLACES)]
 
 
 # ---------------------------------------------------------------------- SQLite

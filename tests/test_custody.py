@@ -17,13 +17,20 @@ from typer.testing import CliRunner
 
 from gateway import custody
 from gateway import database as db
-from gateway.archive import Count, Notice
+from gateway.archive import Archive, Count, Notice
+from gateway.audit import audit
 from gateway.cli import build
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, Failure
 from gateway.inspection.findings import FileFacts
 from gateway.message import VIETNAM
-from tests.cases import case, close, mail, open_archive
+from gateway.search import Query
+from gateway.store import Store
+from tests.cases import SETTINGS, case, close, mail, open_archive
+from tests.test_postgresql import server
 
+__all__ = ["server"]
+
+VERIFIER = Path(__file__).resolve().parent.parent / "verifier" / "congvan_verify.py"
 OLD = dt.datetime(2001, 5, 1, 9, tzinfo=VIETNAM)
 #: Stands in body, file and subject of the message that is destroyed, and nowhere else.
 TRACES = ("khongdauvet", "tepbimat", "tieudela")
@@ -255,6 +262,11 @@ def test_two_people_destroy_and_nothing_is_left(config):
     assert congvan("archive", "export", mine[1], "-o", config / "x.eml", "--config", config).exit_code == 1
     known = config / "known.note"
     known.write_text(before["note"])
+    stranger = subprocess.run(
+        [sys.executable, VERIFIER, "audit", "--key", data / "keys" / "log.vkey", "--known", known, data],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert stranger.returncode == 0, stranger.stdout + stranger.stderr
     verified = congvan("archive", "verify", "--known", known, "--json", "--config", config)
     summary = lines(verified)[-1]
     assert verified.exit_code == 0 and summary["destroyed"] == 6 and summary["ok"], verified.stdout
@@ -352,3 +364,47 @@ def test_a_recall_shows_everywhere(config, tmp_path):
     assert congvan(*words, "--undo").exit_code == 0 and congvan(*words, "--undo").exit_code == 1
     assert found(config, "--number", "4/CT-UBND")[0]["state"] == ""
     assert congvan("archive", "recall", "NONE", "--reason", "x", "--config", config).exit_code == 1
+
+
+# ---------------------------------------------------------------------- PostgreSQL
+
+
+def test_the_same_in_postgresql(server, tmp_path):
+    url, _ = server
+    write_config(tmp_path)
+    retention = custody.read_retention(tmp_path)
+
+    async def work():
+        archive = Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS)
+        made = [
+            case(
+                letter(n),
+                number=n,
+                at=OLD,
+                state="seen",
+                code=f"{n + 1}/CT-X",
+                subject=TRACES[2],
+                texts={"": TRACES[0]},
+            )
+            for n in range(3)
+        ]
+        for one in made:
+            await archive.commit(one)
+        one, two = custody.Person("a", "Một"), custody.Person("b", "Hai")
+        await custody.lay_hold(archive, "h", Query(number="3/CT-X"), one, "x")
+        proposal = await custody.propose(archive, retention, one, "hết hạn", query=Query(text=TRACES[0]))
+        assert len(proposal.cases) == 2 and len(proposal.refused) == 1
+        with pytest.raises(Failure):
+            await custody.confirm(archive, retention, proposal.id, one, "y")
+        assert await custody.confirm(archive, retention, proposal.id, two, "y") == 2
+        assert (await archive.search(Query(text=TRACES[0]))).total == 1
+        page = await archive.search(Query(number="1/CT-X"))
+        assert page.total == 1 and page.rows[0]["subject"] == "" and page.lag == 0
+        assert "destroyed" in (await custody.states(archive, [page.rows[0]["id"]]))[page.rows[0]["id"]]
+        assert not archive.store.exists(page.rows[0]["sha256"])
+        await archive.checkpoint()
+        report = await asyncio.to_thread(audit, archive)
+        assert report.damage == [] and report.destroyed == 2
+        await close(archive)
+
+    asyncio.run(work())

@@ -84,7 +84,7 @@ def search(
             return 0 if page.total else EX_NO
         for row in rows:
             told = states.get(row["id"], {})
-            one = {**shown(row), "state": state_of(told)}
+            one = {**shown(row), "about": row["about"] or "", "state": state_of(told)}
             if "snippet" in row:
                 one |= {"snippet": row["snippet"], "snippet_from": row["snippet_from"]}
             dump(one) if as_json else _print_found(one)
@@ -101,6 +101,10 @@ def search(
 
 def _print_found(one: dict[str, Any]) -> None:
     title = " ".join(part for part in (one["document_code"], one["abstract"] or one["subject"]) if part)
+    if one["about"]:
+        title = f"({one['kind']} về / about {one['about']}) {title}".rstrip()
+    elif one["kind"] != "mail":
+        title = f"({one['kind']}) {title}".rstrip()
     state = f"  [{_STATES[one['state']]}]" if one["state"] else ""
     typer.echo(f"{one['case']}  {one['received_at'][:16]}  {one['verdict']:<12}  {title}{state}")
     typer.echo(f"    {one['sender'] or '<>'} → {', '.join(one['recipients'])}")
