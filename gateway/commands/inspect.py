@@ -28,31 +28,7 @@ app = typer.Typer()
 _LEVELS = {"mat": "MẬT", "toi_mat": "TỐI MẬT", "tuyet_mat": "TUYỆT MẬT"}
 _URGENCY = {"khan": "KHẨN", "thuong_khan": "THƯỢNG KHẨN", "hoa_toc": "HỎA TỐC", "hoa_toc_hen_gio": "HỎA TỐC HẸN GIỜ"}
 _GRADES = {"strong": "chắc chắn", "weak": "cần người xem"}
-_STATES = {
-    "VALID": "hợp lệ", "VALID_UNTIMESTAMPED": "hợp lệ, không có dấu thời gian", "UNKNOWN_REVOCATION": "chưa rõ thu hồi",
-    "EXPIRED_AT_SIGNING": "chứng thư hết hạn khi ký", "REVOKED": "chứng thư đã bị thu hồi",
-    "UNTRUSTED_CHAIN": "chứng thư không thuộc gốc tin cậy", "TAMPERED": "tài liệu bị thay đổi sau khi ký",
-    "PARTIAL_COVERAGE": "có nội dung thêm sau khi ký", "WEAK_ALGORITHM": "thuật toán yếu",
-    "SUBJECT_MISMATCH": "người ký không khớp cơ quan", "NO_SIGNATURE": "không có chữ ký số",
-    "ERROR": "không kiểm tra được",
-}  # fmt: skip
 _SEALS = {"PRESENT": "có", "UNDECIDABLE": "không kết luận được", "ABSENT": "không có", "NOT_CHECKED": "chưa kiểm tra"}
-#: What a state means under Vietnamese law (Circular 15/2025: valid or not valid, a warning where it cannot be told).
-_VERDICTS = {
-    "VALID": "HỢP LỆ", "VALID_UNTIMESTAMPED": "HỢP LỆ (thời điểm ký chưa được chứng thực)",
-    "UNKNOWN_REVOCATION": "CẢNH BÁO: chưa kiểm tra được trạng thái thu hồi",
-    "UNTRUSTED_CHAIN": "KHÔNG KẾT LUẬN ĐƯỢC: chưa có gốc tin cậy của tổ chức cấp chứng thư",
-    "ERROR": "KHÔNG KIỂM TRA ĐƯỢC",
-}  # fmt: skip
-_TIMES = {"timestamp": "theo dấu thời gian", "claimed": "do người ký khai, chưa được chứng thực",
-          "first_sight": "lần đầu cổng nhận tệp"}  # fmt: skip
-_ROOTS = {"chuyen_dung": "chữ ký số chuyên dùng công vụ", "quoc_gia": "chữ ký số công cộng (gốc quốc gia)"}
-_SIGNERS = {"person": "cá nhân", "organisation": "cơ quan, tổ chức", "timestamp": "dấu thời gian"}
-_CONDITIONS = {
-    1: "tạo khi chứng thư còn hiệu lực", 2: "tổ chức cấp được công nhận", 3: "khóa do người ký kiểm soát",
-    4: "toàn vẹn, gắn với nội dung",
-}  # fmt: skip
-_MET = {True: "đạt", False: "KHÔNG đạt", None: "không kiểm tra được bằng máy"}
 #: Values of findings in words.
 _WORDS = {
     "encrypted": "có mật khẩu, không xem được bên trong", "unknown_container": "tệp hỏng hoặc dạng tệp lạ",
@@ -402,7 +378,8 @@ def as_text(name: str, facts: Inspection) -> str:
                         " – ".join(filter(None, (_WORDS.get(f.value, f.value), f.where, f.evidence))),
                     )
                 )
-        lines += [f"  {label:<18} {value}" for label, value in rows]
+        width = 21 if file.signatures else 18
+        lines += [f"  {label:<{width}} {value}" for label, value in rows]
         lines.append("")
     for run in facts.runs:
         if run.status is not Status.OK and (run.status is not Status.SKIPPED or run.reason):
@@ -412,38 +389,14 @@ def as_text(name: str, facts: Inspection) -> str:
 
 
 def _signature_rows(s: Signature, number: int) -> list[tuple[str, str]]:
-    """What Circular 15/2025/TT-BKHCN wants told of a signature: valid or not, who issued the certificate, who signed,
-    whose certificate it is, when (and how that is known), integrity, validity at signing, the certificate's period; and
-    the conditions of Article 9.2 one by one."""
-    state = s.state.value
-    rows = [
-        (
-            f"Chữ ký số {number}" if number else "Chữ ký số",
-            f"{_VERDICTS.get(state, 'KHÔNG HỢP LỆ')} – {s.reason_vi or _STATES.get(state, state)} ({state})",
-        )
-    ]
-    met = {c.number: c.met for c in s.conditions}
-    owner = "; ".join(filter(None, (s.signer or "không rõ", _SIGNERS.get(s.kind, ""))))
-    period = " đến ".join(filter(None, (s.valid_from, s.valid_to)))
-    for label, value in (
-        ("Người ký", owner),
-        ("Đơn vị quản lý", s.organisation or "không ghi trong chứng thư"),
-        ("Tổ chức cấp", "; ".join(filter(None, (s.issuer, _ROOTS.get(s.trust, ""))))),
-        ("Thời điểm ký", f"{s.signed_at or 'không rõ'} ({_TIMES.get(s.time_source, 'không rõ nguồn')})"),
-        ("Toàn vẹn", _INTEGRITY[met.get(4)]),
-        ("Hiệu lực khi ký", _MET[met.get(1)]),
-        ("Hạn chứng thư", period),
-        ("Thuật toán", s.algorithm),
-        ("Điều kiện Đ9.2", "; ".join(f"{k}. {words}: {_MET[met.get(k)]}" for k, words in _CONDITIONS.items())),
-        ("Ghi chú", "; ".join(s.notes)),
-    ):
-        if value:
-            rows.append((f"  {label}", value))
+    """The report on a signature (Circular 15/2025/TT-BKHCN), an item a row."""
+    from gateway.inspection.signature import report_vi  # with it comes the cryptography, which most files do not need
+
+    rows: list[tuple[str, str]] = []
+    for line in report_vi(s).split("\n"):
+        label, _, value = line.partition(": ")
+        rows.append((f"Chữ ký số {number}" if number else "Chữ ký số", value) if not rows else (f"  {label}", value))
     return rows
-
-
-_INTEGRITY = {True: "nội dung không bị thay đổi sau khi ký", False: "nội dung bị thay đổi hoặc thêm sau khi ký",
-              None: "không kiểm tra được"}  # fmt: skip
 
 
 async def _annotate(inspector: Inspector, data: bytes, facts: Inspection, target: Path) -> bool:

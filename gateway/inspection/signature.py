@@ -65,6 +65,10 @@ TIME_SOURCE_VI = {
     "first_sight": "thời điểm cổng nhận được tệp",
     "": "không rõ",
 }
+#: The four conditions of Article 9.2 in few words.
+CONDITION_VI = {
+    1: "Đ9.2(1) hiệu lực", 2: "Đ9.2(2) nơi cấp", 3: "Đ9.2(3) kiểm soát", 4: "Đ9.2(4) gắn kết",
+}  # fmt: skip
 KIND_VI = {"person": "cá nhân", "organisation": "cơ quan, tổ chức", "timestamp": "dấu thời gian", "": "không rõ"}
 TRUST_VI = {"chuyen_dung": "chữ ký số chuyên dùng công vụ", "quoc_gia": "chữ ký số công cộng", "": ""}
 
@@ -128,23 +132,24 @@ def report_vi(signature: Signature) -> str:
         else "không toàn vẹn"
     )
     good = signature.state in (S.VALID, S.VALID_UNTIMESTAMPED)
-    result = "HỢP LỆ" if good else "CHƯA KẾT LUẬN" if signature.state is S.UNKNOWN_REVOCATION else "KHÔNG HỢP LỆ"
+    # Where the status cannot be checked the circular wants a warning, and so it is without a root.
+    open_states = (S.UNKNOWN_REVOCATION, S.UNTRUSTED_CHAIN, S.ERROR)
+    result = "HỢP LỆ" if good else "CẢNH BÁO, CHƯA KẾT LUẬN" if signature.state in open_states else "KHÔNG HỢP LỆ"
     rows = [
-        f"Kết quả: {result} - {STATE_VI[signature.state]}",
+        f"Kết quả: {result} - {STATE_VI[signature.state]} ({signature.state.value})",
+        *([f"Lý do: {signature.reason_vi}"] if signature.reason_vi and not good else []),
         f"Người ký: {signature.signer or 'không rõ'} ({KIND_VI[signature.kind]})",
-        f"Cơ quan, tổ chức quản lý chứng thư: {signature.organisation or 'không rõ'}",
-        f"Cơ quan cấp chứng thư: {signature.issuer or 'không rõ'}"
+        f"Đơn vị quản lý: {signature.organisation or 'không rõ'}",
+        f"Tổ chức cấp: {signature.issuer or 'không rõ'}"
         + (f" ({TRUST_VI[signature.trust]})" if signature.trust else ""),
         f"Thời điểm ký: {signature.signed_at or 'không rõ'} ({TIME_SOURCE_VI[signature.time_source]})",
-        f"Hiệu lực chứng thư: {signature.valid_from or 'không rõ'} - {signature.valid_to or 'không rõ'}",
-        f"Tính toàn vẹn: {whole}",
+        f"Thời hạn chứng thư: {signature.valid_from or 'không rõ'} - {signature.valid_to or 'không rõ'}",
+        f"Toàn vẹn: {whole}",
         f"Thuật toán: {signature.algorithm or 'không rõ'}",
     ]
-    rows += [
-        f"Điều kiện {one.number}: {'đạt' if one.met else 'không đạt' if one.met is False else 'không kiểm tra được'}"
-        f"{' - ' + one.reason if one.reason else ''}"
-        for one in signature.conditions
-    ]
+    for one in signature.conditions:
+        met = "không kiểm tra được" if one.met is None else "đạt" if one.met else "không đạt"
+        rows.append(f"{CONDITION_VI[one.number]}: {met}{' - ' + one.reason if one.reason else ''}")
     return "\n".join([*rows, *(f"Ghi chú: {note}" for note in signature.notes)])
 
 
