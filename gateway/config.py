@@ -373,7 +373,7 @@ def _known_values(where: str, key: str, text: str, known: tuple[str, ...]) -> No
 class UrgentAlerts(Settings):
     """TM-04: the leaders of the receiving agency, as in the directory, and the delegate when nobody acknowledges."""
 
-    channels: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[str, ...]
     levels: tuple[Literal["hoa_toc_hen_gio", "hoa_toc", "thuong_khan", "khan"], ...] = ("hoa_toc_hen_gio", "hoa_toc")
     escalate: Duration = 600  # without acknowledgement the delegate is told after this; 0: at once, with the leader
 
@@ -381,7 +381,7 @@ class UrgentAlerts(Settings):
 class PersonAlerts(Settings):
     """The security officer, or the administrator."""
 
-    channels: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[str, ...]
     phone: Phone = ""
     email: str = Field("", pattern=r"^$|^[^\s@<>\"(),:;\\\[\]-][^\s@<>\"(),:;\\\[\]]{0,63}@[^\s@<>]+$")
 
@@ -389,7 +389,7 @@ class PersonAlerts(Settings):
 class Alerts(Settings):
     """Who is told at once, and how (docs/alerts.md). `quiet` and `per_hour` never delay a hỏa tốc or a secret."""
 
-    channels: tuple[AlertChannel, ...] = Field(min_length=1)
+    channels: tuple[AlertChannel, ...]
     urgent: UrgentAlerts | None = None
     security: PersonAlerts | None = None
     admin: PersonAlerts | None = None
@@ -406,6 +406,8 @@ class Alerts(Settings):
                 raise ValueError(f"channel {name!r} is named twice")
         for who in ("urgent", "security", "admin"):
             told = getattr(self, who)
+            if told and not told.channels:
+                raise ValueError(f"{who}: at least one channel is needed; there are {', '.join(names) or 'none yet'}")
             for name in told.channels if told else ():
                 if name not in names:
                     raise ValueError(f"{who}: channel {name!r} is none of {', '.join(names)}")
@@ -583,7 +585,7 @@ class Gateway(Settings):
     imap: Imap | None = None
     # Addresses that take journal reports and copies of all mail (always_bcc), from the hosts in `networks` of a relay
     # listener and nobody else. What comes there is judged and archived, and never refused or delivered.
-    journal: tuple[str, ...] = ()
+    journal: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = ()
     sender_check: SenderCheck = SenderCheck()
     contacts: Contacts = Contacts()
     registers: Registers = Registers()
@@ -612,6 +614,10 @@ class Gateway(Settings):
 
     @model_validator(mode="after")
     def _hops_exist(self) -> Gateway:
+        if self.journal and not any(one.kind == "relay" and one.networks for one in self.listeners):
+            raise ValueError(
+                f"journal {self.journal[0]}: no relay listener has `networks`, the hosts whose journals are believed"
+            )
         names = [hop.name for hop in self.next_hops]
         for name in names:
             if names.count(name) > 1:
@@ -720,6 +726,8 @@ def load_yaml(path: Path, shown: str | None = None) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = re.sub(r"\s+", " ", (error.problem or error.context or "not YAML").split("\n")[0])
+        if problem.startswith("expected <block end>"):
+            problem = "the indentation does not fit the lines above / thụt đầu dòng không khớp các dòng trên"
         raise ConfigError(
             [Problem(name, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, problem)]
         ) from None

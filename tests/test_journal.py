@@ -22,6 +22,7 @@ from gateway import log as logs
 from gateway.archive import Archive
 from gateway.daemon import read_rules
 from gateway.database import Database
+from gateway.errors import ConfigError
 from gateway.message import (
     VIETNAM,
     Address,
@@ -166,13 +167,20 @@ def test_the_same_message_below_what_servers_put_on_top() -> None:
 # ---------------------------------------------------------------------- the whole way
 
 
+def configured(folder: Path, hop_port: int, auth_port: int, extra: str = "") -> Path:
+    """A gateway that takes journals from hosts on loopback."""
+    made = harness.write_config(folder, hop_port=hop_port, auth_port=auth_port, extra=extra)
+    path = made / "gateway.yaml"
+    text = path.read_text().replace("{kind: relay, port: 0}", "{kind: relay, port: 0, networks: [127.0.0.0/8]}")
+    path.write_text(f"{text}\njournal: [{JOURNAL}]\n")
+    return made
+
+
 class House:
     """Pipeline, archive and policy in this process, without the workers."""
 
     def __init__(self, folder: Path) -> None:
-        path = harness.write_config(
-            folder, hop_port=1, auth_port=1, extra=f"journal: [{JOURNAL}]\nlimits: {{free_disk: 0}}\n"
-        )
+        path = configured(folder, 1, 1, "limits: {free_disk: 0}\n")
         self.settings = config.read(path)
         self.settings.data.mkdir()
         self.rules = read_rules(path)
@@ -338,6 +346,12 @@ def test_a_secret_in_a_journal_is_buried_and_answered_250(tmp_path: Path) -> Non
     walk(tmp_path, work)
 
 
+def test_a_journal_that_nobody_could_fill_is_a_mistake(tmp_path: Path) -> None:
+    made = harness.write_config(tmp_path, hop_port=1, auth_port=1, extra=f"journal: [{JOURNAL}]\n")
+    with pytest.raises(ConfigError, match="no relay listener has `networks`"):
+        config.read(made)
+
+
 def test_strangers_cannot_tell_tales(tmp_path: Path) -> None:
     async def work(one: House) -> None:
         assert (await one.smtp(report(letter()), trusted=False)).startswith("550 ")
@@ -361,11 +375,7 @@ def test_over_smtp(tmp_path: Path, sink: harness.Sink, passwords: harness.Passwo
     """As a mail server sends it, through the whole gateway."""
     import smtplib
 
-    made = harness.write_config(tmp_path, hop_port=sink.port, auth_port=passwords.port, extra=f"journal: [{JOURNAL}]\n")
-    text = (made / "gateway.yaml").read_text()
-    (made / "gateway.yaml").write_text(
-        text.replace("{kind: relay, port: 0}", "{kind: relay, port: 0, networks: [127.0.0.0/8]}")
-    )
+    made = configured(tmp_path, sink.port, passwords.port)
     gateway = harness.Gateway(made).start()
     inner = letter()
     with smtplib.SMTP("127.0.0.1", gateway.ports["relay"], timeout=60) as mail:
