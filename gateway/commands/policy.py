@@ -69,7 +69,7 @@ def check(
         raise ConfigError([Problem(str(folder), 0, 0, "không có thư mục này / no such folder; --config names it")])
     problems, judged_by, agencies = _load_all(folder)
     if problems or judged_by is None or agencies is None:
-        for problem in problems:
+        for problem in sorted({_whole(folder, one) for one in problems}):
             if as_json:
                 typer.echo(json.dumps({name: getattr(problem, name) for name in problem.__slots__}, ensure_ascii=False))
             else:
@@ -122,6 +122,12 @@ def check(
             f"{count} cơ quan, {boxes} hộp thư, {len(outcomes)} thử nghiệm"
         )
     raise typer.Exit(code)
+
+
+def _whole(folder: Path, problem: Problem) -> Problem:
+    """The problem with the path of its file as somebody at the keyboard can open it."""
+    inside = problem.file.startswith(str(folder))
+    return problem if inside else replace(problem, file=str(folder / problem.file))
 
 
 def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.Directory | None]:
