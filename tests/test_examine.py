@@ -205,7 +205,8 @@ class TestCms:
 
     def test_alone_it_is_not_checked(self) -> None:
         found = file(self.signed(b"x", apart=True), "a.pdf.p7s")
-        assert self.states(found) == ["ERROR"] and "not checked" in found.files[0].signatures[0].reason
+        (one,) = found.files[0].signatures
+        assert (one.state.value, one.signer) == ("ERROR", "SỞ NỘI VỤ TỈNH DEMO") and "not checked" in one.reason
 
     @pytest.mark.parametrize("pem", [False, True])
     def test_opaque_content_is_opened(self, pem: bool) -> None:
@@ -230,6 +231,8 @@ class TestCms:
         )
         mail += signature + b"--=s--\r\n"
         assert self.states(examine.examine_message(mail, QUICK)) == [state]
+        assert self.states(file(mail, "a.eml")) == [state], "the same as a file"
+        assert self.states(file(corpus.zipped({"thư.eml": mail}), "a.zip")) == [state]
 
 
 class TestGuards:

@@ -154,6 +154,8 @@ class _Examiner:
         self.runs: list[CheckRun] = []
         self.texts: dict[str, str] = {}
         self.spent = containers.Spent()
+        #: what a signature inside a nested message was made over, by the signature's path
+        self.signed_parts: dict[str, bytes] = {}
 
     # -- guards --
 
@@ -384,9 +386,12 @@ class _Examiner:
                 self.found("uninspectable", "too_many", path)
                 break
             content = self.check("mime", path, lambda part=part: part.decode(data), b"")  # type: ignore[misc]
-            members.append(
-                (part.filename or _nameless(part, number), bytes(content), part.content_type, bool(part.content_id))
-            )
+            shown = part.filename or _nameless(part, number)
+            if part.content_type.endswith("pkcs7-signature"):
+                over = self.check("mime", path, lambda p=part, n=shown: _signed_part(message, p, n, data), None)  # type: ignore[misc]
+                if over is not None:
+                    self.signed_parts[f"{path}/{shown}"] = over
+            members.append((shown, bytes(content), part.content_type, bool(part.content_id)))
         self.findings += [finding.model_copy(update={"about": path}) for finding in message.findings]
         facts["files"] = tuple(f"{path}/{name}" for name, *_ in members)
         return members
@@ -468,7 +473,9 @@ class _Examiner:
             if data.lstrip().startswith(b"-----BEGIN"):
                 der = base64.b64decode(b"".join(data.split(b"-----")[2].split()))
             inside = cms.parse(der).content
-            signed = beside(path.rsplit("/", 1)[-1]) if beside is not None and inside is None else None
+            signed = self.signed_parts.get(path) if inside is None else None
+            if signed is None and beside is not None and inside is None:
+                signed = beside(path.rsplit("/", 1)[-1])
             return signature.check_detached(der, signed, _trust(self.settings), dt.datetime.now(dt.UTC)), inside
 
         found = self.check("signature", path, work, None, self.budget.file_seconds)

@@ -100,7 +100,8 @@ def check(data: bytes, trust: TrustStore, first_seen: dt.datetime) -> SignatureF
 def check_detached(data: bytes, content: bytes | None, trust: TrustStore, first_seen: dt.datetime) -> Signature:
     """Judge a CMS signature that is no part of a PDF: `.p7s` beside its content, or `.p7m` that holds it.
 
-    content None for a detached signature whose content is not at hand: reported as not checked (ERROR)."""
+    content None for a detached signature whose content is not at hand: reported as not checked (ERROR), with the name
+    that it gives."""
     try:
         if data.lstrip().startswith(b"-----BEGIN"):
             import base64
@@ -108,9 +109,16 @@ def check_detached(data: bytes, content: bytes | None, trust: TrustStore, first_
             data = base64.b64decode(b"".join(data.split(b"-----")[2].split()))
         signed = cms.parse(data)
         body = signed.content if signed.content is not None else content
-        if body is None:
-            return _broken("detached signature, its content is not at hand: not checked", "CMS")
         case = _Case("", "CMS", signed=signed)
+        if body is None:
+            case.certificate = cms.find_signer(signed)
+            case.algorithm = signed.signer.algorithm
+            case.problem(
+                S.ERROR,
+                "detached signature, its content is not at hand: not checked",
+                "chữ ký tách rời, không có nội dung đi kèm nên chưa được kiểm tra",
+            )
+            return _report(case)
         case.covers = True
         judge = _Judge(trust, first_seen, Evidence(crls=list(signed.crls)), [])
         judge.integrity(case, _digest_of(body), signed.content_type)
