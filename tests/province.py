@@ -115,10 +115,12 @@ COLUMNS = [
 ]
 
 
-def events(province: Province, months: list[str], per_month: int, seed: int) -> Iterator[tuple[dict, list[dict]]]:
-    """Messages (rows of `message`) with their events, about `per_month` events each month."""
-    chance = random.Random(seed)
-    number = 0
+def events(
+    province: Province, months: list[str], per_month: int, seed: int, number: int = 0
+) -> Iterator[tuple[dict, list[dict]]]:
+    """Messages (rows of `message`) with their events, about `per_month` events each month. number: of the messages made
+    before, where a province is made in several goes."""
+    chance = random.Random(seed + number)
     for month in months:
         year, place = map(int, month.split("-"))
         start = dt.datetime(year, place, 1, tzinfo=ZONE)

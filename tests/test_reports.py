@@ -236,6 +236,35 @@ def test_names_are_never_formulas_or_markup(place):
     assert "không đủ số liệu" in page and "100,0 %" not in re.sub(r"chỉ tiêu 100", "", page.split('id="co-quan"')[1])
 
 
+def test_the_workbook_has_the_numbers_of_the_json(place):
+    from python_calamine import CalamineWorkbook
+
+    async def work(archive, directory, rules, settings):
+        for number in range(3):
+            await archive.commit(message(number, directory))
+        await paper(archive)
+        await publish(archive, directory, rules, settings)
+
+    run(place, work)
+    report = json.loads((public(place) / "figures.json").read_text())
+    rows = CalamineWorkbook.from_path(str(public(place) / "figures.xlsx")).get_sheet_by_name("Cơ quan").to_python()
+    head, lines = rows[2], {row[1]: row for row in rows[3:]}
+    assert set(lines) == {one["id"] for one in report["agencies"]}
+    checked = 0
+    for agency in report["agencies"]:
+        for one in report["definitions"]:
+            name = f"{one['vi']}\n{one['en']}" + (" (%)" if one["type"] == "ratio" else "")
+            cell = lines[agency["id"]][head.index(name)]
+            if one["type"] == "ratio":
+                text = agency["own"]["shares"][one["key"]]["percent"]
+                assert cell == (float(text) if text else "không đủ số liệu")
+            else:
+                value = agency["own"]["figures"][one["key"]]
+                assert cell == ("—" if value is None else value)
+            checked += 1
+    assert checked > 100
+
+
 def test_late_mail_restates_a_month_openly(place):
     async def work(archive, directory, rules, settings):
         await archive.commit(message(1, directory))
@@ -386,6 +415,26 @@ def test_jobs_run_once_however_many_daemons_there_are(place):
     # the operator once; each agency with an address once, because paper counts are missing
     assert mails == ["quan.tri@tinh.gov.vn", "van.thu@a.tinh.gov.vn", "van.thu@b.tinh.gov.vn"]
     assert len(list(public(place).parent.glob("2026-*"))) == 1
+
+
+def test_the_command_that_the_daemon_calls(place):
+    with (place / "gateway.yaml").open("a") as more:
+        more.write("reports: {hour: 0, operator: ca.truc@tinh.gov.vn}\n")
+
+    async def nothing(archive, directory, rules, settings):
+        pass
+
+    run(place, nothing)  # an archive without mail
+    before = [json.loads(line) for line in congvan("report", "jobs", "--json", "--config", place).stdout.splitlines()]
+    assert {(one["job"], one["state"]) for one in before} == {("daily", "due"), ("restate", "due")}
+    assert congvan("report", "run", "--config", place).exit_code == 0
+    after = [json.loads(line) for line in congvan("report", "jobs", "--json", "--config", place).stdout.splitlines()]
+    assert {(one["job"], one["state"], one["result"]) for one in after if one["state"] == "done"} >= {
+        ("daily", "done", "sent"),
+        ("restate", "done", "0 of 0 restated"),
+    }
+    listed = congvan("queue", "list", "--config", place).stdout
+    assert listed.count("ca.truc@tinh.gov.vn") >= 1
 
 
 def test_after_an_outage_everything_is_made_up_for(place):

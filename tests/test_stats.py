@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 import random
 from collections import Counter
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from gateway import stats
 from gateway.archive import Tombstone
+from gateway.classify import History
 from gateway.inspection.findings import FileFacts, Inspection, Signature, SignatureState
 from gateway.message import Address, NullSender, Origin, Recipient
 from tests.cases import AT, Disposition, Found, RecipientVerdict, Verdict, case, close, open_archive
@@ -62,6 +64,89 @@ def test_signed_needs_a_valid_signature():
     assert made == {SignatureState.VALID: True, SignatureState.TAMPERED: False}
 
 
+def test_mail_between_two_of_ours_counts_for_both_and_its_faults_for_the_sender():
+    findings = (Finding("TM-03", Disposition.DELIVER, "late"),)
+    counts = stats.counts(case().received, "out", verdict(Disposition.DELIVER, "b", "", findings=findings))
+    assert kinds(counts) == [
+        ("finding", "out", "so-tttt", "TM-03"),
+        ("late", "out", "so-tttt", "TM-03"),
+        ("received", "in", "b", ""),
+        ("sent", "out", "so-tttt", ""),
+    ]
+    assert {one.scope for one in counts if one.kind in ("sent", "received")} == {"inter_agency"}
+    # on submission one refused recipient refuses the message: then nobody received it
+    counts = stats.counts(case().received, "out", verdict(Disposition.RETURN, "b"))
+    assert kinds(counts) == [("returned", "out", "so-tttt", "")]
+
+
+def directory(**known):
+    """A directory that knows these mailboxes: agency by address with `_` for `@` and `.`."""
+    boxes = {address: SimpleNamespace(agency=agency, issued=lambda day: True) for address, agency in known.items()}
+
+    def spelled(address):
+        return address.replace("@", "_").replace(".", "_").replace("-", "_")
+
+    return SimpleNamespace(
+        mailbox=lambda address: boxes.get(spelled(address)),
+        agency=lambda name, day: SimpleNamespace(id=name),
+        agency_of=lambda address, at: None,
+        is_official=lambda domain: domain.endswith(".gov.vn"),
+    )
+
+
+def test_between_whom():
+    def scope(direction, **about):
+        kind = about.pop("message_class", "OFFICIAL_DOC")
+        one = case(**about)
+        counts = stats.counts(one.received, direction, verdict(message_class=kind), None, None, directory())
+        counts += stats.counts(one.received, direction, verdict(Disposition.DELIVER, "x", message_class=kind))
+        return {each.scope for each in counts if each.kind in ("sent", "received")}
+
+    assert scope("internal") == {"internal"}
+    assert scope("in", message_class="CITIZEN_MAIL") == {"outside"}
+    found = stats.counts(case(to=("a@congty.vn",)).received, "out", verdict(), None, None, directory())
+    assert {one.scope for one in found} == {"outside"}
+    found = stats.counts(case(to=("a@bo.gov.vn",)).received, "out", verdict(), None, None, directory())
+    assert {one.scope for one in found} == {"inter_agency"}
+    sender = case(sender="a@congty.vn").received
+    found = stats.counts(sender, "in", verdict(Disposition.DELIVER, "x"), None, None, directory())
+    assert {one.scope for one in found} == {"outside"}
+
+
+def test_a_mailbox_is_in_use_once_a_month():
+    known = directory(van_thu_so_tttt_tinh_gov_vn="so-tttt")
+
+    def active(number, at=AT):
+        counts = stats.counts(case(number=number, at=at).received, "out", verdict(), None, None, known)
+        return [one for one in counts if one.kind == "active"]
+
+    (one,), (two,), (later,) = active(1), active(2), active(3, AT.replace(month=12))
+    assert one.key == two.key != later.key and one.value == later.value and "@" not in one.value
+    assert (
+        stats.counts(case().received, "in", verdict(Disposition.DELIVER, "x"), None, None, known)[-1].kind != "active"
+    )
+
+
+def test_meeting_papers_and_calendars():
+    def told(message_class, history, *rules):
+        found = tuple(Finding(rule, Disposition.DELIVER) for rule in rules)
+        judged = verdict(message_class=message_class, findings=found)
+        counts = stats.counts(case().received, "out", judged, Inspection(), history)
+        return [one.value for one in counts if one.kind in ("meeting", "calendar")]
+
+    def start(hours):
+        return History(meeting_start=AT + dt.timedelta(hours=hours))
+
+    assert told("MEETING_MATERIAL", start(24)) == ["on_time"]
+    assert told("MEETING_MATERIAL", start(23)) == ["late"]
+    assert told("MEETING_MATERIAL", History()) == []
+    assert told("MEETING_MATERIAL", History(), "TM-01") == ["late"]
+    published = History(calendar_publications=(AT,))
+    assert told("WORK_CALENDAR", published) == ["lead_ok"]
+    assert told("WORK_CALENDAR", published, "TM-02") == ["late"]
+    assert told("WORK_CALENDAR", History()) == []
+
+
 def test_refused_recipients_once_a_day():
     directory = SimpleNamespace(
         agency_of=lambda address, at: SimpleNamespace(id="so-tttt") if "so" in address else None
@@ -108,7 +193,9 @@ def test_the_month_table_equals_a_count_by_hand(tmp_path):
             expected[agency, "sent"] += 1
             if kind != "CITIZEN_MAIL":  # a letter, no document
                 expected[agency, "documents_sent"] += 1
-                expected[agency, {"electronic_only": "e_only", "electronic_and_paper": "e_and_paper"}.get(mode, mode)] += 1
+                expected[
+                    agency, {"electronic_only": "e_only", "electronic_and_paper": "e_and_paper"}.get(mode, mode)
+                ] += 1
             for name, wanted in (("official_sent", "OFFICIAL_DOC"), ("official", "OFFICIAL_DOC"), ("drafts", "DRAFT")):
                 expected[agency, name] += kind == wanted
         else:
