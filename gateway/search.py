@@ -619,7 +619,10 @@ class Index(abc.ABC):
         wanted = query.terms()
         sort = query.sort or ("best" if wanted else "newest")
         source, where, values = self._where(query, wanted, False)
-        (count,) = self._run(f"SELECT count(*) AS total FROM {source} WHERE {where}", values)
+        # Where nothing but words is asked for, the words alone are counted.
+        alone = bool(wanted) and where == self._matching(wanted, False)[1]
+        counted = source.partition(" CROSS JOIN ")[0] if alone else source
+        (count,) = self._run(f"SELECT count(*) AS total FROM {counted} WHERE {where}", values)
         if sort == "best" and wanted:
             ids = self._best(query, wanted)
         else:
@@ -635,7 +638,8 @@ class Index(abc.ABC):
         four steps is asked only when those before did not fill the page."""
         title = [one if one.fields else one._replace(fields=TITLE) for one in wanted]
         need, found = query.offset + query.limit, dict[int, None]()
-        for some, accents in ((title, True), (wanted, True), (title, False), (wanted, False)):
+        steps = [(title, True), (wanted, True), (title, False), (wanted, False)]
+        for some, accents in steps if title != wanted else steps[1::2]:
             source, where, values = self._where(query, some, accents)
             # What is already there comes again at most once each: so many more are asked for, and left out.
             for one in self._ids(source, where, values, "d.at DESC, d.id DESC", need + len(found), 0):
