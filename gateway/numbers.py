@@ -91,8 +91,9 @@ def take(
             raise Taken(f"--request {request}: đã dùng cho dãy khác / used for another series")
         return int(row.number)
     row = None
+    taken = _taken(connection, series, upcoming)
     if wanted is None:
-        number = _free(connection, series, upcoming)
+        number = _free(connection, series, upcoming, taken)
     else:
         number = wanted
         if number < 1:
@@ -118,9 +119,9 @@ def take(
     if row is not None:
         connection.execute(db.register_number.update().where(*_is(series, number)).values(**values))
     else:
-        connection.execute(db.register_number.insert().values(**values))
+        db.insert(connection, db.register_number, [values])
     # `next` only moves over numbers that are written down, so that nothing below it can be missing.
-    _move(connection, series, upcoming)
+    _move(connection, series, upcoming, taken | {number})
     return number
 
 
@@ -143,7 +144,7 @@ def reserve(connection: Connection, series: Series, first: int, last: int, *, wh
         for number in range(first, last + 1)
     ]
     db.insert(connection, db.register_number, rows)
-    _move(connection, series, upcoming)
+    _move(connection, series, upcoming, _taken(connection, series, upcoming))
 
 
 def cancel(connection: Connection, series: Series, number: int, *, who: str, at: int, reason: str) -> str:
@@ -230,33 +231,44 @@ def _row(connection: Connection, series: Series, number: int) -> Any:
     return connection.execute(select(db.register_number).where(*_is(series, number))).first()
 
 
-def _free(connection: Connection, series: Series, number: int) -> int:
-    """The first number from `number` on that is neither given nor on a document that was sent without asking us."""
-    n, e = db.register_number.c, db.register_entry.c
+#: Numbers looked at in one piece; reserved ranges are smaller.
+_PIECE = 1000
+
+
+def _taken(connection: Connection, series: Series, number: int) -> set[int]:
+    """Numbers that are given, reserved or cancelled, in the piece that begins with `number`."""
+    n = db.register_number.c
+    question = select(n.number).where(*_in(series), n.number >= number, n.number < number + _PIECE)
+    return set(connection.execute(question).scalars())
+
+
+def _sent(connection: Connection, series: Series, number: int) -> set[int]:
+    """Numbers on documents that were sent without asking us, in the same piece."""
+    if series.name == ARRIVALS:
+        return set()
+    e = db.register_entry.c
+    question = select(e.number).where(
+        e.agency == series.agency, e.year == series.year, e.series == series.name, e.direction == "out"
+    )
+    return set(connection.execute(question.where(e.number >= number, e.number < number + _PIECE)).scalars())
+
+
+def _free(connection: Connection, series: Series, number: int, taken: set[int] | None = None) -> int:
+    """The first number from `number` on that nobody has."""
     while True:
-        rows = set(
-            connection.execute(select(n.number).where(*_in(series), n.number.between(number, number + 999))).scalars()
-        )
-        if series.name != ARRIVALS:
-            seen = select(e.number).where(
-                e.agency == series.agency, e.year == series.year, e.series == series.name, e.direction == "out"
-            )
-            rows |= set(connection.execute(seen.where(e.number.between(number, number + 999))).scalars())
-        for one in range(number, number + 1000):
-            if one not in rows:
+        busy = (_taken(connection, series, number) if taken is None else taken) | _sent(connection, series, number)
+        for one in range(number, number + _PIECE):
+            if one not in busy:
                 return one
-        number += 1000
+        number, taken = number + _PIECE, None
 
 
-def _move(connection: Connection, series: Series, upcoming: int) -> None:
-    """Move `next` over the numbers that are there."""
-    n, t = db.register_number.c, db.register_series
-    rows = connection.execute(select(n.number).where(*_in(series), n.number >= upcoming).order_by(n.number)).scalars()
+def _move(connection: Connection, series: Series, upcoming: int, taken: set[int]) -> None:
+    """Move `next` over the numbers that are there; what lies beyond the piece is left for the next time."""
     following = upcoming
-    for number in rows:
-        if number != following:
-            break
+    while following in taken:
         following += 1
     if following != upcoming:
+        t = db.register_series
         here = (t.c.agency == series.agency, t.c.year == series.year, t.c.series == series.name)
         connection.execute(t.update().where(*here).values(next=following))

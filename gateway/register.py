@@ -157,53 +157,102 @@ def enter(
     agencies: further ones in whose mailboxes it was seen, besides those of its recipients. give: arrival numbers to new
     entries, where the agency lets the gateway give them. Only in `Database.write`.
     """
+    message = next(iter(_messages(connection, [case], settings)), None)
+    if message is None:
+        return []
     entries = []
-    for place in placements(connection, case, settings, agencies):
-        source = {"entry": place.entry, "message": case, "path": place.path, "message_id": place.message_id}
-        new = _shell(connection, place.entry, place.agency, place.direction)
-        db.insert(connection, db.register_source, [source], ignore=True)
-        derive(connection, place.entry, place.agency, place.direction, settings)
-        if new and give and not place.imported:
-            give_number(connection, place.entry, settings)
+    for place in _placements(message, settings, agencies):
+        source = {"entry": place.entry, "message": case, "path": place.path, "message_id": message.message_id}
+        known = connection.execute(select(_ENTRY.c.id).where(_ENTRY.c.id == place.entry)).first()
+        if known is None:
+            values = _derived(place.direction, place.agency, [(message, place.path)])
+            links, event = _put(connection, place.entry, place.agency, place.direction, values, {}, settings)
+            db.insert(connection, db.register_source, [source], ignore=True)
+            db.insert(connection, db.register_link, links, ignore=True)
+            db.insert(connection, db.event, event, ignore=True)
+            if give and message.kind != "imported":
+                _number_new(connection, place, values["year"], settings)
+        else:
+            db.insert(connection, db.register_source, [source], ignore=True)
+            derive(connection, place.entry, place.agency, place.direction, settings)
         entries.append(place.entry)
     return entries
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A document of a message in a register. path: of the document among the message's files. imported: old mail, whose
-    documents had their numbers elsewhere."""
+    """A document of a message in a register. path: of the document among the message's files."""
 
     entry: str
     agency: str
     direction: str
     path: str
-    message_id: str
-    imported: bool
 
 
 def placements(
     connection: Connection, case: str, settings: Registers, agencies: Collection[str] = ()
 ) -> list[Placement]:
     """The registers that a message belongs into, by the archive alone."""
-    m = db.message.c
-    columns = (m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.record, m.message_id)
-    row = connection.execute(select(*columns).where(m.id == case)).first()
-    if row is None or row.kind not in RECEIVED or row.message_class in unregistered(settings):
-        return []
-    sides = _sides(connection, row, agencies)
+    return [
+        place
+        for message in _messages(connection, [case], settings)
+        for place in _placements(message, settings, agencies)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What the archive has of a message, as far as registers ask. people: (address, agency) of those it reached."""
+
+    id: str
+    kind: str
+    direction: str
+    channel: str
+    login: str
+    agency: str
+    message_class: str
+    message_id: str
+    received_at: int
+    author: str
+    delivery_mode: str
+    record: Mapping[str, Any]
+    facts: Inspection
+    people: tuple[tuple[str, str], ...]
+    texts: bytes | None
+
+
+def _messages(connection: Connection, cases: list[str], settings: Registers | None = None) -> list[_Message]:
+    """Messages in order of time. settings: only those that registers take, and that reached somebody."""
+    m, r, t = db.message.c, db.recipient.c, db.fulltext.c
+    question = select(
+        m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.message_id, m.received_at,
+        m.header_from, m.sender, m.delivery_mode, m.record, t.texts,
+    ).outerjoin(db.fulltext, t.message == m.id)  # fmt: skip
+    never = unregistered(settings) if settings is not None else frozenset()
+    found = []
+    for row in connection.execute(question.where(m.id.in_(cases)).order_by(m.id)).all():
+        if row.kind not in RECEIVED or row.message_class in never:
+            continue
+        reached = connection.execute(
+            select(r.address, r.agency).where(r.message == row.id, r.state.not_in(OUTSIDE)).order_by(r.id)
+        )
+        people = tuple((one.address.lower(), one.agency) for one in reached)
+        if settings is not None and not people:
+            continue
+        record = json.loads(row.record)
+        facts = Inspection.model_validate(record.get("inspection", {}))
+        author = row.header_from or row.sender
+        found.append(_Message(*row[:9], author, row.delivery_mode, record, facts, people, row.texts))
+    return found
+
+
+def _placements(message: _Message, settings: Registers, agencies: Collection[str]) -> list[Placement]:
+    sides = _sides(message, agencies)
     if not sides:
         return []
-    found = _documents(row.message_class, json.loads(row.record), settings)
+    found = _documents(message, settings)
     return [
-        Placement(
-            entry_id(agency, direction, one.identity),
-            agency,
-            direction,
-            clean(one.path),
-            row.message_id,
-            row.kind == "imported",
-        )
+        Placement(entry_id(agency, direction, one.identity), agency, direction, clean(one.path))
         for direction, agency in sides
         for one in found
     ]
@@ -242,43 +291,38 @@ def entry_id(agency: str, direction: str, identity: str) -> str:
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def _sides(connection: Connection, row: Any, agencies: Collection[str]) -> list[tuple[str, str]]:
+def _sides(message: _Message, agencies: Collection[str]) -> list[tuple[str, str]]:
     """(direction, agency) of the registers a message belongs into."""
-    r = db.recipient.c
-    reached = connection.execute(
-        select(r.agency).distinct().where(r.message == row.id, r.state.not_in(OUTSIDE)).order_by(r.agency)
-    ).scalars()
-    there = list(reached)
     sides = []
-    polled = row.channel == "imap"  # a mailbox proves its own side only: sent mail that it was sent, not that it came
-    own = row.agency if row.direction in ("out", "internal") else ""
-    if own and there and (not polled or row.login):
+    # A mailbox proves its own side only: sent mail that it was sent, not that it came.
+    polled = message.channel == "imap"
+    own = message.agency if message.direction in ("out", "internal") else ""
+    if own and message.people and (not polled or message.login):
         sides.append(("out", own))
-    came = set(agencies) | (set() if polled and row.login else set(there))
+    reached = set() if polled and message.login else {agency for _, agency in message.people}
     # What an agency issued itself is not a document that came to it.
-    sides += [("in", one) for one in sorted(came - {"", own})]
+    sides += [("in", one) for one in sorted((set(agencies) | reached) - {"", own})]
     return sides
 
 
-def _documents(message_class: str, record: Mapping[str, Any], settings: Registers) -> list[_Found]:
+def _documents(message: _Message, settings: Registers) -> list[_Found]:
     """The official documents of a message: its main one, and others of the same agency and day with numbers of their
     own (a dossier's other files are what it is about, and have been registered before)."""
-    facts = Inspection.model_validate(record.get("inspection", {}))
+    facts = message.facts
     main = classify.main_file(facts)
-    stated = record.get("verdict", {}).get("document")
+    stated = _stated(message)
     if main is None:
-        if message_class != "OFFICIAL_DOC" or not stated:
+        if message.message_class != "OFFICIAL_DOC" or stated is None:
             return []
         # Old records, and numbers that stand in the subject alone.
-        document = Document.model_validate(stated)
-        return [
-            _Found(f"{document_key(document.code.value) if document.code else ''}|{record_id(record)}", "", document)
-        ]
+        code = document_key(stated.code.value) if stated.code else ""
+        sender = message.record.get("envelope", {}).get("sender", "")
+        return [_Found(f"{code}|{facts.message.message_id}|{sender}", "", stated)]
     document = main.document or Document()
-    if message_class not in settings.also and not _official(message_class, main):
+    if message.message_class not in settings.also and not _official(message.message_class, main):
         return []
     found = [_Found(main.sha256, main.path, document)]
-    if message_class != "DOSSIER" and document.code and document.date and document.issuing_agency:
+    if message.message_class != "DOSSIER" and document.code and document.date and document.issuing_agency:
         codes = {document_key(document.code.value)}
         for one in facts.files:
             other = one.document
@@ -295,10 +339,10 @@ def _documents(message_class: str, record: Mapping[str, Any], settings: Register
     return found
 
 
-def record_id(record: Mapping[str, Any]) -> str:
-    """What a message without a document's file is known by: its Message-ID and sender."""
-    inspection, envelope = record.get("inspection", {}), record.get("envelope", {})
-    return f"{inspection.get('message', {}).get('message_id', '')}|{envelope.get('sender', '')}"
+def _stated(message: _Message) -> Document | None:
+    """The document that was judged."""
+    stated = message.record.get("verdict", {}).get("document")
+    return Document.model_validate(stated) if stated else None
 
 
 def _official(message_class: str, main: FileFacts) -> bool:
@@ -316,28 +360,40 @@ def _official(message_class: str, main: FileFacts) -> bool:
     )
 
 
-def _shell(connection: Connection, key: str, agency: str, direction: str) -> bool:
-    """A row for sources to name, filled in by `derive`. True when it is new."""
-    row = {"id": key, "agency": agency, "direction": direction, "year": 0, "origin": "mail", "day": "", "at": 0}
-    return db.insert(connection, db.register_entry, [{**row, "fields": "{}"}], ignore=True) > 0
+_ENTRY = db.register_entry
 
 
 def derive(connection: Connection, key: str, agency: str, direction: str, settings: Registers) -> None:
     """Make an entry of its sources, whatever order they came in."""
-    values = derived(connection, key, agency, direction, settings)
+    values = derived(connection, key, agency, direction)
     if values is None:
         return
-    links, first, counted = values.pop("links"), values.pop("first"), values.pop("counted")
-    e = db.register_entry
-    columns = {
-        **values,
-        **search_columns(connection, key, direction, values["day"], json.loads(values["fields"]), settings),
-    }
-    connection.execute(e.update().where(e.c.id == key).values(**columns))
+    changes = changes_of(connection, [key])
     connection.execute(delete(db.register_link).where(db.register_link.c.entry == key))
+    links, event = _put(connection, key, agency, direction, values, changes, settings)
     db.insert(connection, db.register_link, links, ignore=True)
-    if not counted:
-        return
+    db.insert(connection, db.event, event, ignore=True)
+
+
+def _put(
+    connection: Connection,
+    key: str,
+    agency: str,
+    direction: str,
+    values: dict[str, Any],
+    changes: Mapping[str, list[Any]],
+    settings: Registers,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write the row of an entry. Returns its links and its event."""
+    fields = json.loads(values["fields"])
+    columns = search_columns(agency, direction, values["day"], fields, changes.get(key, ()), settings)
+    row = {name: value for name, value in values.items() if name not in ("links", "first", "counted")} | columns
+    place = {"id": key, "agency": agency, "direction": direction, "origin": "mail"}
+    if not db.insert(connection, _ENTRY, [place | row], ignore=True):
+        connection.execute(_ENTRY.update().where(_ENTRY.c.id == key).values(**row))
+    links = [{"entry": key, **one} for one in values["links"]]
+    if not values["counted"]:
+        return links, []
     at = from_ms(values["at"])
     event = {
         "key": f"registered|{key}",
@@ -347,37 +403,30 @@ def derive(connection: Connection, key: str, agency: str, direction: str, settin
         "agency": agency,
         "direction": direction,
         "message_class": values["message_class"],
-        "value": columns["series"] if direction == "out" else "",
-        "message": first,
+        "value": columns["series"],
+        "message": values["first"],
     }
-    db.insert(connection, db.event, [event], ignore=True)
+    return links, [event]
 
 
-def derived(
-    connection: Connection, key: str, agency: str, direction: str, settings: Registers
-) -> dict[str, Any] | None:
-    """What the archive says about an entry: columns of `register_entry`, its `links`, its `first` case. None without
-    sources."""
-    s, m, r = db.register_source.c, db.message.c, db.recipient.c
-    rows = connection.execute(
-        select(m.id, m.kind, m.received_at, m.record, m.header_from, m.sender, m.message_class, m.delivery_mode, s.path)
-        .join(db.message, m.id == s.message)
-        .where(s.entry == key)
-        .order_by(m.id)
-    ).all()
-    if not rows:
-        return None
-    first = rows[0]
-    at = min(row.received_at for row in rows)
-    question = select(r.address, r.agency).where(r.message.in_([row.id for row in rows]), r.state.not_in(OUTSIDE))
-    people = connection.execute(question.order_by(r.message, r.id)).all()
-    addresses = list(dict.fromkeys(one.address.lower() for one in people if direction == "out" or one.agency == agency))
-    record = json.loads(first.record)
-    facts = Inspection.model_validate(record.get("inspection", {}))
-    file = next((one for one in facts.files if one.path == first.path), None) if first.path else None
-    stated = record.get("verdict", {}).get("document")
-    document = (file.document if file else None) or (Document.model_validate(stated) if stated else Document())
-    fields = _fields(direction, document, file, first, record, at, addresses)
+def derived(connection: Connection, key: str, agency: str, direction: str) -> dict[str, Any] | None:
+    """What the archive says about an entry: columns of `register_entry`, and besides `links`, the `first` case, and
+    whether it is `counted`. None without sources."""
+    s = db.register_source.c
+    paths = {row.message: row.path for row in connection.execute(select(s.message, s.path).where(s.entry == key))}
+    sources = [(one, paths[one.id]) for one in _messages(connection, list(paths))]
+    return _derived(direction, agency, sources) if sources else None
+
+
+def _derived(direction: str, agency: str, sources: list[tuple[_Message, str]]) -> dict[str, Any]:
+    """sources: messages in order of time, each with the path of the document."""
+    first, path = sources[0]
+    at = min(one.received_at for one, _ in sources)
+    people = [person for one, _ in sources for person in one.people]
+    addresses = list(dict.fromkeys(address for address, owner in people if direction == "out" or owner == agency))
+    file = next((one for one in first.facts.files if one.path == path), None) if path else None
+    document = (file.document if file else None) or _stated(first) or Document()
+    fields = _fields(direction, document, file, first, at, addresses)
     day = from_ms(at).date().isoformat()
     year = from_ms(at).year
     issued = fields.get("issued_date", [""])[0]
@@ -385,7 +434,6 @@ def derived(
         day = issued
         # A document of December that was sent in January has a number of the old year.
         year = int(issued[:4]) if year - 1 <= int(issued[:4]) <= year else year
-    texts = connection.execute(select(db.fulltext.c.texts).where(db.fulltext.c.message == first.id)).scalar()
     return {
         "year": year,
         "day": day,
@@ -393,9 +441,9 @@ def derived(
         "message_class": first.message_class,
         "sha256": file.sha256 if file else "",
         "fields": json.dumps(fields, ensure_ascii=False, sort_keys=True),
-        "links": _links(key, document, facts, first.path, texts),
+        "links": _links(document, first.facts, path, first.texts),
         "first": first.id,
-        "counted": any(row.kind == "mail" for row in rows),
+        "counted": any(one.kind == "mail" for one, _ in sources),
     }
 
 
@@ -403,8 +451,7 @@ def _fields(
     direction: str,
     document: Document,
     file: FileFacts | None,
-    first: Any,
-    record: Mapping[str, Any],
+    first: _Message,
     at: int,
     addresses: list[str],
 ) -> dict[str, Value]:
@@ -426,9 +473,8 @@ def _fields(
         ("signer_title", "signer_title"),
     ):  # fmt: skip
         read(name, attribute)
-    message = record.get("inspection", {}).get("message", {})
-    if "abstract" not in fields and message.get("subject"):
-        put("abstract", classify.bare_subject(message["subject"]), "subject", 0.5)
+    if "abstract" not in fields:
+        put("abstract", classify.bare_subject(first.facts.message.subject), "subject", 0.5)
     signed = [one.signed_at for one in file.signatures if one.signed_at and one.kind != "timestamp"] if file else []
     if signed:
         put("signed_date", min(signed)[:10], "signature", 0.95)
@@ -437,7 +483,7 @@ def _fields(
     if document.recipients:
         names = [f"{one.name} ({one.purpose})" if one.purpose else one.name for one in document.recipients]
         put("recipients", "; ".join(names), "text", 0.9)
-    put("priority", _PRIORITY.get(record.get("verdict", {}).get("urgency", ""), "0"), "text", 0.9)
+    put("priority", _PRIORITY.get(first.record.get("verdict", {}).get("urgency", ""), "0"), "text", 0.9)
     put("delivery_mode", first.delivery_mode, "gateway")
     if file is not None and file.pages:
         put("page_amount", str(min(file.pages, 999)), "text")
@@ -445,7 +491,7 @@ def _fields(
     date = from_ms(at).date().isoformat()
     if direction == "in":
         put("arrival_date", date, "gateway")
-        put("sent_from", first.header_from or first.sender, "header")
+        put("sent_from", first.author, "header")
         put("mailboxes", "; ".join(addresses), "envelope")
     else:
         put("sent_date", date, "gateway")
@@ -475,7 +521,7 @@ _BEFORE = 90
 _LOOKED_AT = 20_000
 
 
-def _links(key: str, document: Document, facts: Inspection, path: str, texts: bytes | None) -> list[dict[str, Any]]:
+def _links(document: Document, facts: Inspection, path: str, texts: bytes | None) -> list[dict[str, Any]]:
     own = document_key(document.code.value) if document.code else ""
     words = [document.abstract.value if document.abstract else "", facts.message.subject]
     if texts:
@@ -490,13 +536,13 @@ def _links(key: str, document: Document, facts: Inspection, path: str, texts: by
         kind, sure = _verb(text, code)
         if document.recall and kind == "cite":
             kind, sure = "recall", 70
-        found[kind, target] = {"entry": key, "kind": kind, "target": target, "source": "text", "confidence": sure}
+        found[kind, target] = {"kind": kind, "target": target, "source": "text", "confidence": sure}
     if answered := facts.message.in_reply_to.strip():
-        link = {"entry": key, "kind": "reply", "target": clean(answered), "source": "header", "confidence": 80}
+        link = {"kind": "reply", "target": clean(answered), "source": "header", "confidence": 80}
         found["reply", answered] = link
     for one in facts.message.references[-10:]:
         if one != answered:
-            link = {"entry": key, "kind": "cite", "target": clean(one), "source": "header", "confidence": 60}
+            link = {"kind": "cite", "target": clean(one), "source": "header", "confidence": 60}
             found["cite", one] = link
     return list(found.values())
 
@@ -550,12 +596,11 @@ def series_of(kind: str, agency: str, settings: Registers) -> str:
 
 
 def search_columns(
-    connection: Connection, key: str, direction: str, day: str, fields: Mapping[str, Value], settings: Registers
+    agency: str, direction: str, day: str, fields: Mapping[str, Value], changes: Iterable[Any], settings: Registers
 ) -> dict[str, Any]:
     """Columns of `register_entry` for searching and numbering."""
-    values = {name: one[0] for name, one in effective(fields, changes_of(connection, [key]).get(key, ())).items()}
+    values = {name: one[0] for name, one in effective(fields, changes).items()}
     code, issued = values.get("document_code", ""), values.get("issued_date", "")
-    agency = connection.execute(select(db.register_entry.c.agency).where(db.register_entry.c.id == key)).scalar() or ""
     digits = re.match(r"\d+", values.get("code_number", ""))
     number = int(digits[0]) if digits and direction == "out" else None
     searched = ("document_code", "abstract", "issuing_agency", "signer_name", "recipients", "sent_from", "file_code")
@@ -583,14 +628,20 @@ def changes_of(connection: Connection, entries: Iterable[str]) -> dict[str, list
 
 def give_number(connection: Connection, key: str, settings: Registers) -> int | None:
     """The next arrival number for an entry that has none, where the agency lets the gateway give them."""
-    row = connection.execute(select(db.register_entry).where(db.register_entry.c.id == key)).one()
-    if row.direction != "in" or settings.of(row.agency).incoming != "allocate":
-        return None
+    row = connection.execute(select(_ENTRY).where(_ENTRY.c.id == key)).one()
     if numbers.of_entries(connection, [key]):
         return None
-    series, now = Series(row.agency, row.year, ARRIVALS), int(time.time() * 1000)
-    number = numbers.take(connection, series, who="gateway", at=now, entry=key)
-    _note(connection, "allocate", row.agency, {"entry": key, "year": row.year, "series": ARRIVALS, "number": number})
+    return _number_new(connection, Placement(key, row.agency, row.direction, ""), row.year, settings)
+
+
+def _number_new(connection: Connection, place: Placement, year: int, settings: Registers) -> int | None:
+    if place.direction != "in" or settings.of(place.agency).incoming != "allocate":
+        return None
+    series, now = Series(place.agency, year, ARRIVALS), int(time.time() * 1000)
+    number = numbers.take(connection, series, who="gateway", at=now, entry=place.entry)
+    _note(
+        connection, "allocate", place.agency, {"entry": place.entry, "year": year, "series": ARRIVALS, "number": number}
+    )
     return number
 
 

@@ -411,11 +411,11 @@ def check(connection: Connection, settings: Registers) -> list[tuple[str, str]]:
     wrong += [(key, f"missing: {case}") for key, case in sorted(sources - there)]
     wrong += [(key, f"not in the archive: {case}") for key, case in sorted(there - sources)]
     for row in connection.execute(select(db.register_entry).where(e.origin == "mail").order_by(e.id)).all():
-        values = register.derived(connection, row.id, row.agency, row.direction, settings)
+        values = register.derived(connection, row.id, row.agency, row.direction)
         if values is None:
             continue
-        fields = json.loads(values["fields"])
-        columns = register.search_columns(connection, row.id, row.direction, values["day"], fields, settings)
+        fields, changes = json.loads(values["fields"]), register.changes_of(connection, [row.id]).get(row.id, ())
+        columns = register.search_columns(row.agency, row.direction, values["day"], fields, changes, settings)
         links = {(one["kind"], one["target"]) for one in values.pop("links")}
         del values["first"], values["counted"]
         wrong += [
@@ -488,7 +488,8 @@ def _entry(connection: Connection, key: str) -> Any:
 
 def _refresh(connection: Connection, row: Any, settings: Registers) -> None:
     """Columns for searching after a change."""
-    columns = register.search_columns(connection, row.id, row.direction, row.day, json.loads(row.fields), settings)
+    changes = register.changes_of(connection, [row.id]).get(row.id, ())
+    columns = register.search_columns(row.agency, row.direction, row.day, json.loads(row.fields), changes, settings)
     connection.execute(db.register_entry.update().where(db.register_entry.c.id == row.id).values(**columns))
 
 
