@@ -117,14 +117,18 @@ class Daemon:
         """Serve until SIGTERM or SIGINT. `ready` is called once everything listens."""
         settings = self.settings
         os.umask(0o077)
-        settings.data.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True)
+            mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
+        except OSError as error:
+            text = f"data: {error.filename or settings.data}: {error.strerror}; the account of the service must own it"
+            raise ConfigError([Problem(str(self._config / "gateway.yaml"), 0, 0, text)]) from None
         returns.use_templates(self._config / "templates")
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
-        mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
         database = Database.open(settings.database_url)
         store = open_store(settings)
         archive = self.archive = Archive(database, store, settings)
