@@ -754,8 +754,7 @@ class Archive:
         checkpoint = self.log.open(note)
         row = {"size": checkpoint.size, "root": checkpoint.root, "at": at, "note": note}
 
-        def keep() -> None:
-            # The files first: an anchor never names one that is not there.
+        def keep(data: bytes) -> None:
             self.log.keep(checkpoint.size, note)
             if name == "timestamps":
                 self.log.keep_stamp(checkpoint.size, data)
@@ -764,17 +763,21 @@ class Archive:
             if split_note(self.log.newest_note())[0] == split_note(note)[0]:
                 self.log.publish(self.log.kept_note(checkpoint.size))
 
-        def insert(connection: Connection) -> None:
+        def insert(connection: Connection) -> bytes:
             db.insert(connection, db.checkpoint, [row], ignore=True)
             found = {"size": checkpoint.size, "name": name, "at": at, "data": data}
             db.insert(connection, db.attest, [found], ignore=True)
+            a = db.attest.c
+            return connection.execute(select(a.data).where(a.size == checkpoint.size, a.name == name)).scalar_one()
 
         async with self._signing:
             try:
-                await self._blocking(keep)
+                # The files first: an anchor never names one that is not there. And once more, with what the database
+                # has: another gateway may have had an answer, and written, at the same moment.
+                await self._blocking(keep, data)
+                await self._blocking(keep, await self.database.write(insert))
             except (BadProof, OSError) as error:
                 raise Failure(LOCAL_ERROR.text, f"checkpoint {checkpoint.size}: {error}") from error
-            await self.database.write(insert)
 
 
 # ---------------------------------------------------------------------- rows
