@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway import custody
 from gateway.archive import Archive, from_ms, stamp, to_ms
 from gateway.config import Gateway
 from gateway.config import read as read_settings
@@ -233,6 +234,7 @@ def prove(
                 typer.echo(f"congvan: {case}: không có tệp {attachment}; có / there are: {known}", err=True)
                 return EX_NO
         proof = await archive.prove(case)
+        await custody.access(archive, custody.at_the_keyboard(), "prove", [case])
         await asyncio.to_thread(output.write_text, proof)
         found = check_proof(proof, *archive.log.verifiers())
         names = [line.split(" ")[1] for line in split_note(found.note)[1]]
