@@ -109,6 +109,7 @@ class Daemon:
         self._log = log or logs.get()
         self._stop = asyncio.Event()
         self._trust = self._trust_state()
+        self._index_problem = ""
         self._listeners: list[Any] = []
         self._watcher: Watch | None = None
         self.ports: dict[str, int] = {}
@@ -249,6 +250,12 @@ class Daemon:
                 trouble = failure.private
             except Exception:
                 self._log.exception("no checkpoint")
+            if archive.index.problem != self._index_problem:  # mail goes on; searches may not
+                self._index_problem = archive.index.problem
+                if self._index_problem:
+                    self._log.error("search index", reason=self._index_problem, help="congvan archive index")
+                else:
+                    self._log.info("search index is whole again")
 
         witnesses, failing = Witnesses(archive, self.settings), dict[str, str]()
 
