@@ -214,7 +214,15 @@ def shares(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + 17:g}" y2="{y + 37:g}" class="goal" data-target="{target}"/>'
             )
             words = "chỉ tiêu" if language == "vi" else "target"
-            parts.append(_text(min(x + 4, _WIDTH - right), y + 47, f"{words} {target} %", "end", "goal"))
+            parts.append(
+                _text(
+                    min(x + 4, _WIDTH - right),
+                    y + 47,
+                    f"{words} {target}{' %' if language == 'vi' else '%'}",
+                    "end",
+                    "goal",
+                )
+            )
     return _svg(tall * max(1, len(rows)) + 4, title, description, name, parts)
 
 
