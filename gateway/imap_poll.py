@@ -80,6 +80,7 @@ class _Mailbox:
     server: _Server
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     decided: bool = False  # a person's decision waits to be carried out
+    resync: bool = True  # ask what changed since the last look; not after a server has failed over it
     seen: dict[str, Folder] = field(default_factory=dict)
 
 
@@ -312,8 +313,12 @@ class Poller:
         if (reply := self._receiver.may_accept()) is not None:
             raise Failure(reply.text, f"not reading: {reply.text}")
         account, now = box.settings.address, self._now()
-        since = await self._database.read(lambda c: state.named(c, account, name)) if session.qresync else None
+        since = None
+        if session.qresync and box.resync:
+            since = await self._database.read(lambda c: state.named(c, account, name))
+        box.resync = since is None  # until it has answered: what it says can be more than a command may bring
         seen = await link.call(session.examine, name, since=since)
+        box.resync = True
         row = await self._database.write(lambda c: state.open_folder(c, account, role, seen, now))
         if seen.vanished and since is not None and since[0] == row["uidvalidity"]:
             await self._database.write(lambda c: state.vanished(c, row, seen.vanished, now))

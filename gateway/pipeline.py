@@ -135,6 +135,7 @@ class Pipeline:
         self._turns = tuple(asyncio.Lock() for _ in range(64))
         self._journal = frozenset(one.lower() for one in settings.journal)
         self._pool = Pool()
+        self._unwrapping = asyncio.Semaphore(2)  # a report is in memory as a whole while it is taken apart
         self._late = late
         self._waiting = Waiting(data)
         self._late_turn, self._late_news = asyncio.Lock(), asyncio.Event()
@@ -483,8 +484,8 @@ class Pipeline:
     ) -> Taken:
         """What a journal tells of: the message in a report, or the copy itself, judged and archived like one that lies
         in a mailbox. A report that cannot be unwrapped is archived as it is, with its defect."""
-        report = await asyncio.to_thread(lambda: journal.read(outer.read()))
-        inner = await asyncio.to_thread(self._inner, report.inner) if report is not None and report.inner else outer
+        async with self._unwrapping:
+            report, inner = await asyncio.to_thread(self._unwrap, outer)
         try:
             received = Received(case, at, Envelope(NullSender(), ()), origin, inner)
             facts = await self._facts(received)
@@ -504,6 +505,13 @@ class Pipeline:
         finally:
             if inner is not outer:
                 inner.close()
+
+    def _unwrap(self, outer: Body) -> tuple[journal.Report | None, Body]:
+        """The report, without its message, and the message; for other mail the mail itself. In a thread."""
+        report = journal.read(outer.read())
+        if report is None or report.inner is None:
+            return report, outer
+        return replace(report, inner=None), self._inner(report.inner)
 
     def _inner(self, data: bytes) -> Body:
         """A body of its own, under the same care as one off the wire. In a thread."""
