@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import json
 import os
@@ -120,7 +121,13 @@ class Daemon:
         os.umask(0o077)
         try:
             settings.data.mkdir(parents=True, exist_ok=True)
+            # Two of them over one folder would take each other's work for what a crash left behind.
+            self._lock = (settings.data / "serve.lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mail_log = logs.MailLog((settings.data / "mail.log").open("a", encoding="utf-8"))
+        except BlockingIOError:
+            where = f"{settings.data}: một cổng khác đang chạy trên thư mục này / another gateway runs on it"
+            raise Failure(where) from None
         except OSError as error:
             text = f"data: {error.filename or settings.data}: {error.strerror}; the account of the service must own it"
             raise ConfigError([Problem(str(self._config / "gateway.yaml"), 0, 0, text)]) from None
@@ -209,6 +216,7 @@ class Daemon:
             await inspector.stop()
             await archive.close()
             database.close()
+            self._lock.close()
             self._log.info("ended")
 
     async def _watch(self, tasks: list[asyncio.Task[Any]]) -> None:

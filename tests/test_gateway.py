@@ -8,6 +8,8 @@ import smtplib
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
 import unicodedata
 from email.message import EmailMessage
@@ -246,6 +248,16 @@ def test_a_hop_that_hangs_does_not_stop_the_door(gateway: harness.Gateway, sink:
 def test_loop_is_refused(gateway: harness.Gateway) -> None:
     looped = b"".join(b"Received: from a by b; Mon, 02 Nov 2026 08:00:00 +0700\r\n" for _ in range(51)) + letter()
     assert relay(gateway, looped).startswith("554 5.4.6")
+
+
+def test_one_gateway_for_one_folder(gateway: harness.Gateway) -> None:
+    """Two would take each other's work for what a crash left behind."""
+    second = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "serve", "--config", str(gateway.config)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=harness.ROOT,
+    )  # fmt: skip
+    assert second.returncode == 75 and "another gateway runs on it" in second.stderr, second.stderr
+    assert "Traceback" not in second.stderr
 
 
 def test_a_busy_port_is_said_in_one_line(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServer) -> None:
