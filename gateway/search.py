@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gateway.errors import LOCAL_ERROR, Failure
 from gateway.vietnamese import fold, nfc
@@ -40,6 +40,7 @@ _PIECE, _PIECE_SECONDS = 500, 2.0
 GAP = "§"
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 # ---------------------------------------------------------------------- words
@@ -527,43 +528,52 @@ class Index(abc.ABC):
 
     def search(self, query: Query, progress: Progress | None = None) -> Page:
         """Raises Failure when neither index nor database can be read."""
-        with self._lock:
-            lag = self._catch_up(1 << 62, progress)
-            try:
-                with self._reading():
-                    return self._ask(query, lag)
-            except self.errors as error:
-                self._again(error)
-                raise Failure(LOCAL_ERROR.text, f"search: {error}") from error
+        return self._answer(lambda lag: self._ask(query, lag), progress)
 
     def cases(self, query: Query) -> list[str]:
         """All cases that a query finds, oldest first. Raises Failure."""
-        with self._lock:
-            self._catch_up(1 << 62)
-            with self._reading():
-                source, where, values = self._where(query, query.terms(), False)
-                question = f"SELECT d.case_id AS case_id FROM {source} WHERE {where} ORDER BY d.id"
-                return [row["case_id"] for row in self._run(question, values)]
+
+        def ask(_: int) -> list[str]:
+            source, where, values = self._where(query, query.terms(), False)
+            question = f"SELECT d.case_id AS case_id FROM {source} WHERE {where} ORDER BY d.id"
+            return [row["case_id"] for row in self._run(question, values)]
+
+        return self._answer(ask)
 
     def holding(self, digests: Sequence[str]) -> list[tuple[str, str, Revision | None]]:
         """Cases that hold bytes or a signed revision with one of these digests: (digest, case, revision), oldest
         first. Raises Failure."""
-        with self._lock:
-            self._catch_up(1 << 62)
+
+        def ask(_: int) -> list[tuple[str, str, Revision | None]]:
             found: list[tuple[str, str, Revision | None]] = []
-            with self._reading():
-                for table, columns in (("digest", "'' AS path, 0 AS length"), ("revision", "t.path, t.length")):
-                    for start in range(0, len(digests), 200):
-                        some = list(digests[start : start + 200])
-                        marks = ", ".join("?" * len(some))
-                        for row in self._run(
-                            f"SELECT t.value, d.case_id, {columns} FROM search_{table} t JOIN search_doc d "
-                            f"ON d.id = t.doc WHERE t.value IN ({marks}) ORDER BY d.id",
-                            some,
-                        ):
-                            part = Revision(row["value"], row["path"], row["length"]) if row["length"] else None
-                            found.append((row["value"], row["case_id"], part))
+            for table, columns in (("digest", "'' AS path, 0 AS length"), ("revision", "t.path, t.length")):
+                for start in range(0, len(digests), 200):
+                    some = list(digests[start : start + 200])
+                    marks = ", ".join("?" * len(some))
+                    for row in self._run(
+                        f"SELECT t.value, d.case_id, {columns} FROM search_{table} t JOIN search_doc d "
+                        f"ON d.id = t.doc WHERE t.value IN ({marks}) ORDER BY d.id",
+                        some,
+                    ):
+                        part = Revision(row["value"], row["path"], row["length"]) if row["length"] else None
+                        found.append((row["value"], row["case_id"], part))
             return found
+
+        return self._answer(ask)
+
+    def _answer(self, ask: Callable[[int], T], progress: Progress | None = None) -> T:
+        """Catch up and ask; an index that breaks under the question is made again, once. Raises Failure."""
+        error: Exception | None = None
+        with self._lock:
+            for _ in range(2):
+                lag = self._catch_up(1 << 62, progress)
+                try:
+                    with self._reading():
+                        return ask(lag)
+                except self.errors as caught:
+                    error, self.problem = caught, str(caught)
+                    self._again(caught)
+        raise Failure(LOCAL_ERROR.text, f"search: {error}") from error
 
     def _where(self, query: Query, wanted: list[Term], accents: bool) -> tuple[str, str, list[object]]:
         """FROM, WHERE and values. The documents are `d`."""

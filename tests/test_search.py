@@ -235,6 +235,24 @@ def test_the_index_never_locks_the_archive_and_trouble_with_it_is_told(tmp_path)
     asyncio.run(work())
 
 
+def test_an_index_damaged_inside_is_made_again_under_the_question(tmp_path):
+    async def work():
+        archive = opened(db.sqlite_url(tmp_path / "gateway.db"), tmp_path)
+        for n in range(50):
+            await archive.commit(case(number=n, texts={"": "nội dung " * 50}))
+        before = [row["id"] for row in (await archive.search(Query(text="nội dung"))).rows]
+        archive.index.close()
+        with sqlite3.connect(tmp_path / "index.db") as other:  # what a flipped bit does to a run of words
+            other.execute("UPDATE words_data SET block = zeroblob(40) WHERE id > 10")
+        with sqlite3.connect(tmp_path / "index.db") as other, pytest.raises(sqlite3.DatabaseError):
+            other.execute("SELECT count(*) FROM words WHERE words MATCH 'noi'").fetchone()
+        assert [row["id"] for row in (await archive.search(Query(text="nội dung"))).rows] == before
+        assert archive.index.problem == ""
+        await close(archive)
+
+    asyncio.run(work())
+
+
 def test_two_processes_index_together(tmp_path):
     """What one process indexed is not indexed again by another; a file made anew is noticed."""
 
