@@ -21,6 +21,8 @@ from gateway.archive import Archive, Notice, Tombstone
 from gateway.audit import audit
 from gateway.errors import Failure
 from gateway.store import Store
+from gateway.witness import Witnesses
+from tests import outside
 from tests.cases import AT, SETTINGS, case, close
 
 pytestmark = pytest.mark.peer
@@ -85,8 +87,17 @@ def test_two_gateways_one_archive(server, tmp_path):
         assert checkpoint.size == 81
         report = await asyncio.to_thread(audit, two)
         assert report.damage == [] and report.leaves == report.signed == 81
+        # Both ask the witness; what it says is kept once, and goes into the tree with the next leaf.
+        made = outside.make_witness(tmp_path / "w", "w.example", one.log.verifier())
+        with outside.witness(made) as address:
+            given = outside.settings(witnesses=[{"name": "w", "url": address, "keys": made.public_keys()}])
+            await asyncio.gather(*[Witnesses(gateway, given).round(now=True) for gateway in (one, two)])
+        await two.commit(case(number=999))
+        assert (await two.checkpoint()).size == 83
+        report = await asyncio.to_thread(audit, one)
+        assert report.damage == [] and report.leaves == report.signed == 83
         (row,) = await one.database.read(lambda c: stats.month_table(c, "2026-11"))
-        assert row.figures["sent"] == 40
+        assert row.figures["sent"] == 41
         with pytest.raises(exc.IntegrityError):
             await one.database.write(lambda c: db.insert(c, db.notice_sent, [{"key": "key 1", "at": 1}]))
         assert await two.database.write(
