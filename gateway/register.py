@@ -951,27 +951,52 @@ def _flags(connection: Connection, rows: list[Any]) -> dict[str, set[str]]:
                 issuer = one.issuer_key == row.issuer_key or not (one.issuer_key and row.issuer_key)
                 if one.id != row.id and same and (issuer or row.direction == "out"):
                     found.setdefault(row.id, set()).add("same_number")
-        taken = _taken_back(connection, agency)
-        for row in keyed:
-            for kind, issuer in taken.get(row.document_key, ()):
+        taken, by_hand = _taken_back(connection, agency)
+        for row in group:
+            for kind, issuer in taken.get(row.document_key, ()) if row.document_key else ():
                 # Only the agency that issued a document, or one that names none, takes it back.
                 if not issuer or not row.issuer_key or issuer == row.issuer_key:
-                    found.setdefault(row.id, set()).add("recalled" if kind == "recall" else "replaced")
+                    found.setdefault(row.id, set()).add(_TAKEN_BACK[kind])
+            for kind in by_hand.get(row.id, ()):
+                found.setdefault(row.id, set()).add(_TAKEN_BACK[kind])
     return found
 
 
-def _taken_back(connection: Connection, agency: str) -> dict[str, list[tuple[str, str]]]:
-    """Document keys that entries of an agency recall or replace: how, and who says so."""
-    e, link = db.register_entry.c, db.register_link.c
+_TAKEN_BACK = {"recall": "recalled", "replace": "replaced"}
+
+
+def _taken_back(connection: Connection, agency: str) -> tuple[dict[str, list[tuple[str, str]]], dict[str, set[str]]]:
+    """What entries of an agency recall or replace: document keys with how and who says so, as it was read; and entries,
+    as people linked them. What people unlinked does not count."""
+    e, link, change = _ENTRY.c, db.register_link.c, db.register_change.c
+    linked: set[tuple[str, str, str]] = set()
+    removed: set[tuple[str, str, str]] = set()
+    acts = select(change.about, change.field, change.new).where(change.field.in_(("link", "unlink")))
+    for row in connection.execute(acts.order_by(change.id)):
+        kind, _, target = row.new.partition(":")
+        if kind not in _TAKEN_BACK:
+            continue
+        if row.field == "link":
+            linked.add((row.about, kind, target))
+            continue
+        linked.discard((row.about, kind, target))
+        meant = connection.execute(select(e.document_key).where(e.id == target)).scalar()
+        removed.add((row.about, kind, meant or document_key(target)))
     question = (
-        select(link.target, link.kind, e.issuer_key)
-        .join(db.register_entry, e.id == link.entry)
-        .where(e.agency == agency, link.kind.in_(("recall", "replace")))
+        select(link.entry, link.target, link.kind, e.issuer_key)
+        .join(_ENTRY, e.id == link.entry)
+        .where(e.agency == agency, link.kind.in_(tuple(_TAKEN_BACK)))
     )
     found: dict[str, list[tuple[str, str]]] = {}
     for row in connection.execute(question):
-        found.setdefault(row.target, []).append((row.kind, row.issuer_key))
-    return found
+        if (row.entry, row.kind, row.target) not in removed:
+            found.setdefault(row.target, []).append((row.kind, row.issuer_key))
+    by_hand: dict[str, set[str]] = {}
+    for _, kind, target in linked:
+        by_hand.setdefault(target, set()).add(kind)
+        if "/" in target:
+            found.setdefault(document_key(target), []).append((kind, ""))
+    return found, by_hand
 
 
 def links(connection: Connection, row: Any) -> list[dict[str, Any]]:

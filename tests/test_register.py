@@ -229,6 +229,11 @@ def test_recalled_by_its_own_agency_only(tmp_path):
         await archive.commit(message(4, paper("5/TB-STC", issuer="Sở Tài chính", recall=True, cites=("13/TB-SNV",))))
         flags = {one["document_code"]: one["flags"] for one in await rows(archive, agency="ubnd")}
         assert flags["12/TB-SNV"] == ["recalled"] and flags["13/TB-SNV"] == []
+        (key,) = [one["id"] for one in await rows(archive, agency="ubnd", code="20/TB-SNV")]
+        await archive.database.write(
+            lambda c: registrar.link(c, key, "recall", "12/TB-SNV", who="Văn thư", remove=True)
+        )
+        assert await rows(archive, flag="recalled", agency="ubnd") == []
 
     run(tmp_path, work)
 
