@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway import mime
 from gateway.likeness import HEAD
@@ -32,8 +32,6 @@ _KINDS = {
 _RECIPIENTS = ("recipient", "to", "cc", "bcc")
 _LINE = re.compile(r"[ \t]*([^:\r\n]{1,40}?)[ \t]*:[ \t]*(.*)")
 _ADDRESS = re.compile(r"[^\s<>,;:\"()\[\]]+@[^\s<>,;:\"()\[\]]+")
-#: A second word in a line, after its address: `, Expanded: list@x`.
-_MORE = re.compile(r"[,;][ \t]*([^:,;@\r\n]{1,30}?)[ \t]*:[ \t]*([^,;]+)")
 #: Lines of a report that are read: a list of 20,000 recipients is longer than any that exists.
 _LINES = 20_000
 
@@ -117,18 +115,11 @@ def _told(text: str) -> tuple[str, str, str, tuple[Named, ...]] | None:
         address = _ADDRESS.search(value)
         if kind in _RECIPIENTS:
             known = True
-            if address is None:
-                continue
-            more = {
-                _KINDS.get(fold(name).strip(), ""): inside[0]
-                for name, rest in _MORE.findall(value[address.end() :])
-                if (inside := _ADDRESS.search(rest))
-            }
-            named = Named(address[0], kind, more.get("expanded", ""), more.get("forwarded", ""))
-            # The same address as `Recipient` and as `Bcc`: the line that says more stays.
-            old = found.get(address[0].lower())
-            if old is None or old.kind == "recipient":
-                found[address[0].lower()] = named
+            for named in _named(kind, value):
+                # The same address as `Recipient` and as `Bcc`: the line that says more stays.
+                old = found.get(named.address.lower())
+                if old is None or old.kind == "recipient":
+                    found[named.address.lower()] = named
         elif kind == "sender" and not sender:
             sender = address[0] if address else ""
             known = True
@@ -137,3 +128,16 @@ def _told(text: str) -> tuple[str, str, str, tuple[Named, ...]] | None:
         elif kind == "message_id":
             number = number or value[:998]
     return (sender, behalf, number, tuple(found.values())) if known else None
+
+
+def _named(kind: str, value: str) -> list[Named]:
+    """The recipients of one line: mostly one, and behind it `, Expanded: list@x` or `, Forwarded: b@x`."""
+    found: list[Named] = []
+    for piece in re.split("[,;]", value):
+        match, address = _LINE.match(piece), _ADDRESS.search(piece)
+        word = _KINDS.get(fold(match[1]).strip(), "") if match is not None else ""
+        if address is not None and found and word in ("expanded", "forwarded"):
+            found[-1] = replace(found[-1], **{word: address[0]})
+        elif address is not None and not word:
+            found.append(Named(address[0], kind))
+    return found

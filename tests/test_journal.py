@@ -136,6 +136,21 @@ def test_a_report_that_cannot_be_unwrapped_says_why(raw: bytes, defect: str) -> 
     assert re.search(defect, found.defect), found.defect
 
 
+def test_lines_of_a_report() -> None:
+    text = (
+        'Sender: <>\nTo: "Trần, B" <b@x.example>, Expanded: <ds@x.example>, Forwarded: cu@x.example\n'
+        "Recipient: B@x.example\nRecipients: c@x.example; d@x.example\nCc: không có\nThu: la@x.example\n"
+    )
+    found = journal.read(report(letter(), text))
+    assert found is not None
+    assert found.sender == ""
+    assert [(one.address, one.kind, one.expanded, one.forwarded) for one in found.recipients] == [
+        ("b@x.example", "to", "ds@x.example", "cu@x.example"),
+        ("c@x.example", "recipient", "", ""),
+        ("d@x.example", "recipient", "", ""),
+    ]
+
+
 def test_other_mail_is_no_report() -> None:
     assert journal.read(letter()) is None
     assert journal.read(b"") is None
