@@ -22,6 +22,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from gateway import database as db
 from gateway import durable, timestamps
 from gateway.archive import Archive, canonical, clean, document_columns, from_ms, stamp
+from gateway.errors import Failure
 from gateway.hashtree import (
     TILE_HEIGHT,
     TILE_WIDTH,
@@ -206,11 +207,15 @@ class _Audit:
             digests = {hashlib.sha256(one).hexdigest(): row.name for one in row.data.splitlines()}
             stamp_digest = hashlib.sha256(row.data).hexdigest() if row.name == "timestamps" else ""
             self._attested(None, row.size, "", {} if stamp_digest else digests, stamp_digest)
-        for path in sorted((self.log.folder / "checkpoints").glob("*.tsr")) if self.stamp_roots else ():
+        try:
+            roots = timestamps.read_roots(self.stamp_roots) if self.stamp_roots else None
+        except (timestamps.BadStamp, OSError) as error:
+            raise Failure(f"timestamps.ca: {error}", retryable=False) from None
+        for path in sorted((self.log.folder / "checkpoints").glob("*.tsr")) if roots is not None else ():
             size = int(path.stem) if path.stem.isdigit() else 0
             try:
                 body = split_note(self.log.kept_note(size))[0].encode()
-                found = timestamps.check(path.read_bytes(), body, timestamps.read_roots(self.stamp_roots))
+                found = timestamps.check(path.read_bytes(), body, roots or [])
                 seen.append((size, int(found.at.timestamp()), found.authority))
             except (BadProof, timestamps.BadStamp, OSError) as error:
                 self.damage("stamp_bad", None, "", f"checkpoints/{path.name}: {error}")
@@ -485,8 +490,8 @@ class _Audit:
         if scope.blobs != "all":
             m = db.message.c
             question = select(m.id, m.received_at, db.leaf.c.idx).join(db.leaf, db.leaf.c.case_id == m.id)
-            rows = connection.execute(question.where(db.leaf.c.type == "message").order_by(db.leaf.c.idx))
-            ids = [row.id for row in rows if scope.has(row.idx, row.received_at)]
+            mails = connection.execute(question.where(db.leaf.c.type == "message").order_by(db.leaf.c.idx))
+            ids = [row.id for row in mails if scope.has(row.idx, row.received_at)]
             opened = set(random.Random(scope.seed).sample(ids, min(int(scope.blobs), len(ids))))
         start, checked = self._remembered(scope), dict[str, str]()
         with ThreadPoolExecutor(self.jobs, "archive-verify") as readers:

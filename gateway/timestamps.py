@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asn1crypto import core, pem, tsp, x509
+from asn1crypto import core, pem, tsp, x509  # type: ignore[import-untyped]
 
 #: How far the authority's clock and ours may be apart (reliability.md 2.4).
 SKEW = dt.timedelta(seconds=120)

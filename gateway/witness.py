@@ -8,11 +8,13 @@ one missed while it was away needs no catching up one by one, because the newest
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import email.message
 import email.policy
 import hashlib
 import http.client
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -114,9 +116,7 @@ class Witnesses:
         for _ in range(3):
             path = await asyncio.to_thread(consistency, min(known, checkpoint.size), checkpoint.size, nodes)
             request = consistency_text(min(known, checkpoint.size), path, note).encode()
-            status, kind, answer = await asyncio.to_thread(
-                ask, one.url.rstrip("/") + "/add-checkpoint", request, one.timeout
-            )
+            status, kind, answer = await _apart(one.url.rstrip("/") + "/add-checkpoint", request, one.timeout)
             if status == 200:
                 break
             told = int(answer) if status == 409 and answer.strip().isdigit() else -1
@@ -149,7 +149,7 @@ class Witnesses:
         body = split_note(note)[0].encode()
         request, nonce = timestamps.request(body)
         headers = {"Content-Type": "application/timestamp-query"}
-        status, _, answer = await asyncio.to_thread(ask, one.url, request, one.timeout, headers)
+        status, _, answer = await _apart(one.url, request, one.timeout, headers)
         if status != 200:
             raise Unwilling(f"HTTP {status}")
         roots = await asyncio.to_thread(timestamps.read_roots, one.ca)
@@ -174,9 +174,8 @@ class Witnesses:
             if one.folder is not None:
                 await asyncio.to_thread(_drop, one.folder, name, notes[size].encode())
                 continue
-            status, _, answer = await asyncio.to_thread(
-                ask, f"{one.put.rstrip('/')}/{name}", notes[size].encode(), one.timeout, {}, "PUT"
-            )
+            address = f"{one.put.rstrip('/')}/{name}"
+            status, _, answer = await _apart(address, notes[size].encode(), one.timeout, {}, "PUT")
             if not 200 <= status < 300:
                 raise Unwilling(f"HTTP {status}: {answer.decode('utf-8', 'replace')[:200]}")
 
@@ -276,6 +275,33 @@ def ask(
         raise Unwilling(f"{url}: {error.reason}") from None
     except (http.client.HTTPException, ValueError) as error:
         raise Unwilling(f"{url}: {type(error).__name__} {error}") from None
+
+
+async def _apart(
+    url: str, data: bytes, seconds: float, headers: dict[str, str] | None = None, method: str | None = None
+) -> tuple[int, str, bytes]:
+    """`ask` in a thread that nobody waits for at the end: whoever answers byte by byte holds up neither us nor the
+    shutdown. Raises OSError, Unwilling."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[tuple[int, str, bytes]] = loop.create_future()
+
+    def settle(act: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            act(value)
+
+    def run() -> None:
+        try:
+            outcome = (future.set_result, ask(url, data, seconds, headers, method))
+        except Exception as error:
+            outcome = (future.set_exception, error)  # type: ignore[assignment]
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="witness", daemon=True).start()
+    try:
+        return await asyncio.wait_for(future, 3 * seconds)
+    except TimeoutError:
+        raise Unwilling(f"{url}: no whole answer within {3 * seconds:g} s") from None
 
 
 def _drop(folder: Path, name: str, data: bytes) -> None:
