@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import json
+import random
 import re
 import sqlite3
 import threading
@@ -570,10 +571,55 @@ class Index(abc.ABC):
                 try:
                     with self._reading():
                         return ask(lag)
-                except self.errors as caught:
+                except (Stale, *self.errors) as caught:
                     error, self.problem = caught, str(caught)
                     self._again(caught)
         raise Failure(LOCAL_ERROR.text, f"search: {error}") from error
+
+    def check(self, sample: int, seed: int | None = None, progress: Progress | None = None) -> str:
+        """Look whether the index tells the truth: whole in itself, and so many messages, chosen by chance, found by
+        the words that stand in them. An index that does not is made again. Returns what was wrong. Raises Failure."""
+        draw = random.Random(seed)
+        wrong = ""
+        with self._lock:
+            self._catch_up(1 << 62, progress)
+            try:
+                with self._reading():
+                    self._look_inside()
+                    (there,) = self._ask_archive(
+                        "SELECT count(*) AS messages FROM leaf l JOIN message m ON m.id = l.case_id "
+                        "WHERE l.type = 'message'"
+                    )
+                    (mine,) = self._run("SELECT count(*) AS messages FROM search_doc")
+                    if there["messages"] > mine["messages"]:
+                        raise Stale(f"{mine['messages']} of {there['messages']} messages are in the index")
+                    (last,) = self._run("SELECT coalesce(max(id), 0) AS id FROM search_doc")
+                    for _ in range(min(sample, mine["messages"])):
+                        place = draw.randrange(last["id"] + 1)
+                        (near,) = self._run("SELECT min(id) AS id FROM search_doc WHERE id >= ?", (place,))
+                        self._look_for(near["id"], draw)
+            except (Stale, *self.errors) as error:
+                wrong = str(error)
+                self._again(Stale(wrong))
+                self._catch_up(1 << 62, progress)
+        return wrong
+
+    def _look_for(self, leaf: int, draw: random.Random) -> None:
+        """Is this message found by some of its own words, with accents and without? Raises Stale."""
+        for one in self._entries("l.idx = ?", (leaf,)):
+            for accents, texts in zip((False, True), indexed(one.texts), strict=True):
+                for name, text in zip(FIELDS, texts, strict=True):
+                    words = sorted(set(text.split()) - {GAP})
+                    for word in draw.sample(words, min(len(words), 10)):
+                        term = Term((word,), (word,), False, (name,))
+                        source, where, values = self._matching([term], accents)
+                        question = f"SELECT d.id FROM {source} WHERE {where} AND d.id = ?"
+                        if not list(self._run(question, [*values, leaf])):
+                            raise Stale(f"message {one.case} is not found by a word in its {name}")
+
+    @abc.abstractmethod
+    def _look_inside(self) -> None:
+        """What the database itself can check. Raises one of `errors`, or Stale."""
 
     def _where(self, query: Query, wanted: list[Term], accents: bool) -> tuple[str, str, list[object]]:
         """FROM, WHERE and values. The documents are `d`."""
@@ -641,6 +687,8 @@ class Index(abc.ABC):
                 "sender": "d.sender, d.at DESC, d.id DESC", "size": "d.size DESC, d.at DESC, d.id DESC",
             }.get(sort, "d.at DESC, d.id DESC")  # fmt: skip
             ids = self._ids(source, where, values, order, query.limit, query.offset)
+        if ids and count["total"] < query.offset + len(ids):
+            raise Stale("the index counts fewer than it finds")
         return Page(count["total"], lag, self._rows(ids, wanted))
 
     def _best(self, query: Query, wanted: list[Term]) -> list[int]:
@@ -923,6 +971,13 @@ class SqliteIndex(Index):
             self._run(f"INSERT INTO {name}({name}) VALUES ('optimize')")
         self._run("VACUUM")
         self._run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _look_inside(self) -> None:
+        (told,) = self._run("PRAGMA quick_check(1)")
+        if told[0] != "ok":
+            raise Stale(told[0])
+        for name in ("words", "accents"):
+            self._run(f"INSERT INTO {name}({name}) VALUES ('integrity-check')")
 
     def _matching(self, wanted: list[Term], accents: bool) -> tuple[str, str, list[object]]:
         table = "accents" if accents else "words"

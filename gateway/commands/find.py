@@ -373,6 +373,10 @@ def _count(cases: Any) -> int:
 @app.command()
 def index(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Bỏ và lập lại / throw it away and make it again")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Thử lại với 200 thư ngẫu nhiên; sai thì lập lại / try 200 messages by chance"),
+    ] = False,
     as_json: Json = False,
     config: Config = Path("config"),
 ) -> None:
@@ -383,6 +387,8 @@ def index(
             problem = archive.index.state()["problem"]
             if rebuild:
                 archive.index.rebuild(progress)
+            elif check:
+                problem = archive.index.check(200, progress=progress) or problem
             with contextlib.suppress(Failure):
                 archive.index.catch_up(progress=progress)
             return archive.index.state(), problem
