@@ -18,6 +18,7 @@ import datetime as dt
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -218,9 +219,10 @@ def notmuch(folder: Path, maildir: Path, count: int, mail: Mail, seed: int) -> d
     config = folder / "notmuch.conf"
     config.write_text(f"[database]\npath={maildir}\n[new]\ntags=\n[user]\nname=x\nprimary_email=x@tinh.gov.vn\n")
     env = {**os.environ, "NOTMUCH_CONFIG": str(config)}
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(["notmuch", "new", "--quiet"], env=env, check=True, capture_output=True)
-    seconds = time.perf_counter() - begun
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     size = sum(path.stat().st_size for path in (maildir / ".notmuch").rglob("*") if path.is_file())
 
     def ask(query: Query) -> None:
@@ -234,6 +236,7 @@ def notmuch(folder: Path, maildir: Path, count: int, mail: Mail, seed: int) -> d
     )
     return {
         "messages_per_second": round(count / seconds),
+        "cpu_ms_per_message": round(cpu / count * 1000, 2),
         "bytes_per_message": round(size / count),
         "start of the program": {"median_ms": nothing["median_ms"]},
         "searches": {
@@ -274,9 +277,9 @@ def main() -> None:
             kept = min(add, max(0, peer - done))
             seconds = fill(archive, cases, kept, maildir) if kept else 0.0
             seconds += fill(archive, cases, add - kept, None) if add > kept else 0.0
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), time.process_time()
             archive.index.catch_up()
-            indexing = time.perf_counter() - begun
+            indexing, spent = time.perf_counter() - begun, time.process_time() - before
             done = mark
             state = archive.index.state()
             database = sum(path.stat().st_size for path in (folder / "data").glob("gateway.db*"))
@@ -284,6 +287,7 @@ def main() -> None:
                 messages=mark,
                 filled_per_second=round(add / seconds),
                 indexed_per_second=round(add / indexing),
+                indexing_cpu_ms_per_message=round(spent / add * 1000, 2),
                 index_bytes_per_message=round(state["bytes"] / mark),
                 database_bytes_per_message=round(database / mark),
                 **measured(archive, mail, mark, given.seed),
