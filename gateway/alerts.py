@@ -392,6 +392,7 @@ class Alerts:
         *,
         log: Any = None,
         mail_log: MailLog | None = None,
+        wake_queue: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -401,6 +402,7 @@ class Alerts:
             self._database = archive.database
         self._log = log
         self._mail_log = mail_log
+        self._wake_queue = wake_queue
         self._clock = clock
         self._wake = asyncio.Event()
         self._busy: Counter[str] = Counter()  # channel → attempts under way
@@ -645,6 +647,7 @@ class Alerts:
         notice = Notice("alert", data, ((first.email, hop.name),), first.alert_case_id, f"alert|{first.token}")
         try:
             await self._archive.notify([notice])
+            self._wake_queue()
             digest, m = hashlib.sha256(data).hexdigest(), db.message.c
             known = select(func.max(m.id)).where(m.sha256 == digest, m.kind == "alert")
             letter = await self._database.read(lambda connection: connection.execute(known).scalar())

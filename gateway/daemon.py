@@ -143,7 +143,7 @@ class Daemon:
         archive.follower = register.Follower(settings.registers, self._log)
         inspector = self._inspector = inspecting(settings, self._config, self._log)
         queue = self.queue = Queue(database, store, settings, log=self._log, mail_log=mail_log)
-        alerts = Alerts(settings, archive, log=self._log, mail_log=mail_log)
+        alerts = Alerts(settings, archive, log=self._log, mail_log=mail_log, wake_queue=queue.wake)
         self.pipeline = Pipeline(
             settings,
             self.rules,
