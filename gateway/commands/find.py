@@ -142,6 +142,7 @@ def show(
             for one in row["recipients"]
         ]
         files = [{name: one[name] for name in ("path", "sha256", "size", "type")} for one in row["attachments"]]
+        said = record.get("inspection", {}).get("message", {})
         whole = {
             **shown({**row, "recipients": recipients}),
             "state": state_of(told),
@@ -153,6 +154,9 @@ def show(
             "peer": row["peer"],
             "profile": row["profile"],
             "policy_digest": row["policy_digest"],
+            # The word of the first server that took it, and of its sender; `received_at` is our clock.
+            "first_received_field": said.get("first_received_at", ""),
+            "date_field": said.get("date", ""),
             "findings": record.get("verdict", {}).get("findings", []),
             "recalled": told.get("recalled"),
             "destroyed": told.get("destroyed"),

@@ -188,6 +188,8 @@ def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
     named = {"tls.certificate": settings.tls.certificate, "tls.key": settings.tls.key}
     if settings.passwords is not None:
         named["passwords.ca"] = settings.passwords.ca
+    if settings.timestamps is not None:
+        named["timestamps.ca"] = settings.timestamps.ca
     for hop in settings.next_hops:
         named |= {f"next_hops.{hop.name}.ca": hop.ca, f"next_hops.{hop.name}.password_file": hop.password_file}
     found = []
