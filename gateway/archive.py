@@ -332,7 +332,7 @@ class Archive:
         sighting: Sighting | None = None,
     ) -> Receipt:
         """Runs in the writer's thread, inside the transaction."""
-        _take_turns(connection)
+        take_turns(connection)
         if case.kind == "imported" and (first := _imported(connection, row["sha256"])):
             return _receipt(connection, first)
         if sighting is not None:
@@ -1235,7 +1235,7 @@ def message_entry(
     }
 
 
-def _take_turns(connection: Connection) -> None:
+def take_turns(connection: Connection) -> None:
     """One appender at a time, to the end of the transaction: SQLite has one writer anyway, PostgreSQL a lock."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LEAF_LOCK})"))
@@ -1247,7 +1247,7 @@ def append_leaf(connection: Connection, now: float, entry: dict[str, Any]) -> in
     Adds `v`, `seq` and `t`. Time never goes back in the tree, whatever the clock does; `clock` is what it said when it
     was behind the leaf before. Returns the index.
     """
-    _take_turns(connection)
+    take_turns(connection)
     last = connection.exec_driver_sql("SELECT idx, at FROM leaf ORDER BY idx DESC LIMIT 1").first()
     index = last[0] + 1 if last else 0
     at = max(int(now * 1000), last[1]) if last else int(now * 1000)

@@ -161,7 +161,10 @@ def enter(
     if message is None:
         return []
     entries = []
-    for place in _placements(message, settings, agencies):
+    places = _placements(message, settings, agencies)
+    if places:  # the order of locks is the same everywhere: leaves, then series
+        archive.take_turns(connection)
+    for place in places:
         source = {"entry": place.entry, "message": case, "path": place.path, "message_id": message.message_id}
         known = connection.execute(select(_ENTRY.c.id).where(_ENTRY.c.id == place.entry)).first()
         if known is None:

@@ -1,7 +1,8 @@
 """What people do to registers: number, correct, link, compare, add paper documents, cancel; and making registers anew.
 
 Every act is a row of `register_change` with the old value, who and when, and a leaf of the tree in the same
-transaction; nothing is overwritten. All functions run inside `Database.write`.
+transaction; nothing is overwritten. All functions run inside `Database.write`. With PostgreSQL, who takes numbers takes
+the turn of the leaves first, as the commit of a message does, so that nobody waits for each other for ever.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def refuse_secret(values: Mapping[str, str]) -> None:
 
 def confirm_number(connection: Connection, key: str, wanted: int | None, *, who: str, reason: str = "") -> int:
     """Give an incoming entry its arrival number: the next one, or `wanted`. Raises NoEntry, Taken."""
+    archive.take_turns(connection)
     row = _entry(connection, key)
     if row.direction != "in":
         raise Taken(f"{key}: số đi ở trong văn bản / an outgoing document carries its number itself")
@@ -118,6 +120,7 @@ def allocate(
     request: str = "",
 ) -> tuple[int, str]:
     """A number for a document that is to be issued: (number, `19/TB-SNV`). Raises Taken, Wrong."""
+    archive.take_turns(connection)
     if request and (row := numbers.asked(connection, request)) is not None:
         return int(row.number), str(row.code)
     kept = {name: [checked(name, value, "out"), "clerk", 1.0] for name, value in fields.items() if value}
@@ -132,6 +135,7 @@ def allocate(
 
 def cancel(connection: Connection, series: Series, number: int, *, who: str, reason: str) -> None:
     """Cancel a number; an entry that had it has none any more. Raises Taken."""
+    archive.take_turns(connection)
     row = next((one for one in numbers.numbers(connection, *_args(series)) if one.number == number), None)
     state = numbers.cancel(connection, series, number, who=who, at=_now(), reason=reason)
     _change(connection, series.about(number), "state", state, "cancelled", who, reason, series.agency)
@@ -142,12 +146,14 @@ def cancel(connection: Connection, series: Series, number: int, *, who: str, rea
 
 def reserve(connection: Connection, series: Series, first: int, last: int, *, who: str, reason: str) -> None:
     """Keep a range of numbers. Raises Taken."""
+    archive.take_turns(connection)
     numbers.reserve(connection, series, first, last, who=who, at=_now(), reason=reason)
     _change(connection, series.about(first), "reserved", "", f"{first}-{last}", who, reason, series.agency)
 
 
 def start(connection: Connection, series: Series, first: int, *, who: str, reason: str) -> None:
     """Where a series goes on that was begun in another system. Raises Taken."""
+    archive.take_turns(connection)
     numbers.start(connection, series, first)
     _change(connection, series.about(first), "start", "", str(first), who, reason, series.agency)
 
@@ -168,6 +174,7 @@ def add_paper(
     in the store. notation: for an outgoing document without a number yet, which gets one. Returns the entry. Raises
     Wrong, Taken."""
     fields = {name: [checked(name, value, direction), "clerk", 1.0] for name, value in values.items() if value}
+    archive.take_turns(connection)
     for name in ("abstract", "arrival_date" if direction == "in" else "issued_date"):
         if not fields.get(name, [""])[0]:
             raise Wrong(f"{name}: cần có / is needed ({BY_NAME[name].vi})")
@@ -292,7 +299,7 @@ def set_status(connection: Connection, key: str, code: str, *, who: str, reason:
 # ---------------------------------------------------------------------- made anew
 
 #: Messages in one transaction of `rebuild`: short enough that mail does not wait for it.
-BATCH = 100
+BATCH = 25
 
 
 def due(connection: Connection, after: str, everything: bool, settings: Registers) -> list[str]:
@@ -340,6 +347,7 @@ def part(connection: Connection, settings: Registers) -> None:
 
 def give_numbers(connection: Connection, settings: Registers, agency: str = "", year: int = 0) -> int:
     """Arrival numbers, in the order of arrival, for entries without one, where the gateway may give them."""
+    archive.take_turns(connection)
     e, n = db.register_entry.c, db.register_number.c
     question = select(e.id).where(e.direction == "in", e.year != 0, ~exists().where(n.entry == e.id))
     if agency:

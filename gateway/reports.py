@@ -406,7 +406,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _append(connection: Connection, fresh: dict[str, Any], key: ReportKey, at: int) -> tuple[Any, bool]:
     """Inside a transaction: a revision with its leaf, unless the newest one says the same. Its row, and is it new."""
-    archives._take_turns(connection)  # whoever publishes the same period at the same time sees ours first
+    archives.take_turns(connection)  # whoever publishes the same period at the same time sees ours first
     period = fresh["period"]
     newest = _stored(connection, period)
     provisional = fresh["provisional"]

@@ -12,13 +12,15 @@ from sqlalchemy import select
 
 from gateway import database as db
 from gateway import register, registrar
-from gateway.archive import Count
+from gateway.archive import Archive, Count
 from gateway.config import Registers
 from gateway.numbers import Series, Taken
 from gateway.queue import Queue
 from gateway.registrar import Wrong
-from tests.books import ALLOCATE, message, opened, paper, row, rows
+from gateway.store import Store
+from tests.books import ALLOCATE, follow, message, opened, paper, row, rows
 from tests.cases import AT, SETTINGS, close
+from tests.test_postgresql import server  # noqa: F401
 
 
 def run(folder, work, settings=ALLOCATE):
@@ -71,6 +73,42 @@ def test_one_document_to_many_mailboxes_is_one_entry(tmp_path):
         assert len(await rows(archive, agency="snv")) == 1
 
     run(tmp_path, work)
+
+
+@pytest.mark.peer
+def test_the_same_on_postgresql(tmp_path, server):  # noqa: F811
+    url, _ = server
+    messages = [
+        message(1, paper("14/TB-SNV"), to={"a@ubnd.tinh.gov.vn": "ubnd", "b@stc.tinh.gov.vn": "stc"}),
+        message(2, paper("15/TB-SNV", cites=("14/TB-SNV",), abstract="Thu hồi Thông báo số 14/TB-SNV", recall=True)),
+        message(3, paper("15/TB-SNV", content="khác")),
+        message(4, paper("16/TB-SNV"), state="held"),
+    ]
+
+    async def work(archive):
+        for one in messages:
+            await archive.commit(one)
+        (key,) = [one["id"] for one in await rows(archive, agency="ubnd", code="14/tb")]
+        await archive.database.write(
+            lambda c: registrar.correct(c, key, {"abstract": "Mới"}, who="Văn thư", reason="", settings=ALLOCATE)
+        )
+        found = await rows(archive)
+        assert [one["id"] for one in await rows(archive, text="moi")] == [key]
+        assert (await row(archive, key))["links"] != []
+        before = await archive.database.read(registrar.digest)
+        await registrar.rebuild(archive.database, ALLOCATE)
+        assert await archive.database.read(registrar.digest) == before
+        assert await archive.database.read(lambda c: registrar.check(c, ALLOCATE)) == []
+        return [(one["id"], one["number"], one["flags"], one["abstract"]) for one in found]
+
+    async def on_postgresql():
+        archive = follow(Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS))
+        try:
+            return await work(archive)
+        finally:
+            await close(archive)
+
+    assert asyncio.run(on_postgresql()) == run(tmp_path / "sqlite", work)
 
 
 def test_what_no_register_takes(tmp_path):
