@@ -128,7 +128,7 @@ def publish(folder: Path, *period: str) -> tuple[float, float, float, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agencies", type=int, default=300)
-    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--events", type=int, default=2_110_000, help="a twentieth are duplicates")
     parser.add_argument("--months", type=int, default=24)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--growth", action="store_true", help="also at an eighth and a half of the size")
