@@ -447,6 +447,22 @@ def append_a_message_with_the_date_of_the_last(root: Root, place: int, chance: r
     return {root.size}
 
 
+@kind("dispose_bad", "blob_missing")
+def delete_a_message_and_append_a_destruction_by_one(root: Root, place: int, chance: random.Random) -> None:
+    person = {"login": "root", "who": "Quản trị"}
+    told = {
+        "v": 1,
+        "seq": root.size,
+        "t": root.told(root.size - 1)["t"],
+        "type": "dispose",
+        "case": root.told(place)["case"],
+    }
+    told |= {"sha256": root.told(place)["sha256"], "proposed": person, "confirmed": person, "reason": "x", "class": "x"}
+    root.blob(place).unlink()
+    root.log.extend(root.size - root.size % 256, [*root.entries[root.size - root.size % 256 :], canonical(told)])
+    _sign(root, root.size + 1)
+
+
 def _sign(root: Root, size: int) -> None:
     body = ht.Checkpoint(root.log.origin, size, root.log.root(size), ()).body()
     (root.folder / "log" / "checkpoint").write_text(ht.Signer(root.log.origin, root.world.seed).sign(body))

@@ -374,6 +374,15 @@ def read_entry(entry: bytes) -> dict:
 # ---------------------------------------------------------------------- the whole archive
 
 
+def by_two(told: dict) -> bool:
+    """Was a destruction proposed by one person and confirmed by another?"""
+    try:
+        one, other = told["proposed"], told["confirmed"]
+        return bool(one["login"] != other["login"] and one["who"].casefold() != other["who"].casefold())
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
 class Audit:
     """Goes through the log once, from the entries up. `damage`: kind, leaf, text. `notes`: worth a look."""
 
@@ -601,7 +610,10 @@ class Audit:
         if told.get("type") == "message":
             self.blobs.setdefault(str(told.get("sha256")), []).append(place)
         elif told.get("type") == "dispose":
-            self.disposed.add(str(told.get("sha256")))
+            if by_two(told):
+                self.disposed.add(str(told.get("sha256")))
+            else:
+                self.wrong("dispose_bad", place, "destroyed, and not by two people")
         elif told.get("type") == "anchor":
             self.anchors.append((place, told))
         return max(before, told["t"])
