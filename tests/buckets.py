@@ -66,7 +66,7 @@ class Bucket:
                     weed, "server", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                     f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3",
                     f"-s3.port={s3}", f"-s3.config={self.folder / 's3.json'}", "-volume.max=0",
-                    "-master.volumeSizeLimitMB=64",
+                    "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
                 ],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
             )  # fmt: skip

@@ -29,7 +29,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(params=["folder plain", "folder gzip", "folder encrypted", "bucket gzip", "bucket encrypted"])
+@pytest.fixture(params=["folder gzip", "folder encrypted", "bucket gzip"])
 def again(request, tmp_path) -> Callable[[], Store]:
     """Opens the same store once more."""
     place, _, form = request.param.partition(" ")
