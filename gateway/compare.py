@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from gateway import custody
+from gateway import custody, likeness
 from gateway import database as db
 from gateway.archive import Archive, from_ms, stamp
 from gateway.classify import name_key
 from gateway.inspection.findings import Inspection
+from gateway.message import MemoryBody
 from gateway.search import Query, Revision, number_key
 
 SAME, REVISION, OTHER, NOTHING = "same", "same-signed-revision", "other-content", "not-found"
@@ -44,6 +45,10 @@ async def compare(archive: Archive, data: bytes, facts: Inspection) -> Answer:
     # Ends of revisions, signed or not: an archived file may be what this one was before it was signed.
     held = await archive._blocking(archive.index.holding, [digest, *signed])
     same = [(case, None) for value, case, part in held if value == digest and part is None]
+    below = 0
+    if not same and (first is None or first.type in ("eml", "txt", "unknown")):
+        cases, below = await _as_mail(archive, data)
+        same = [(case, None) for case in cases]
     parts: list[tuple[str, Revision]] = []
     for value, case, part in held:
         if part is not None:
@@ -67,11 +72,28 @@ async def compare(archive: Archive, data: bytes, facts: Inspection) -> Answer:
     for case, part in dict(found).items():
         match = await _match(archive, case, digest, part)
         if match is not None:
+            if below:
+                match["below_header_bytes"] = below
             answer.matches.append({**match, **state.get(case, {})})
     answer.matches.sort(key=lambda one: one["since"])
     if not answer.matches:
         answer.result = NOTHING
     return answer
+
+
+async def _as_mail(archive: Archive, data: bytes) -> tuple[list[str], int]:
+    """Cases of which this is a copy out of a mailbox: with header fields of servers on top, or with the line ends of a
+    file system; and how many bytes stand on top. Nothing inside the message may differ."""
+    for copy in dict.fromkeys((data, data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))):
+        digest = hashlib.sha256(copy).hexdigest()
+        core, top = likeness.core(MemoryBody(copy, digest))
+        cases = [case for _, case, part in await archive._blocking(archive.index.holding, [digest, core]) if not part]
+        table = db.likeness.c
+        question = select(table.message).where(table.core.in_((digest, core)))
+        cases += await archive.database.read(lambda c, q=question: list(c.execute(q).scalars()))
+        if cases:
+            return list(dict.fromkeys(cases)), len(top)
+    return [], 0
 
 
 async def _match(archive: Archive, case: str, digest: str, part: Revision | None) -> dict[str, Any] | None:

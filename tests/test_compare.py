@@ -12,7 +12,7 @@ from gateway import compare as comparing
 from gateway.inspection import examine
 from gateway.inspection.findings import Document, DocumentField, FileFacts, Inspection
 from tests import signed_files
-from tests.cases import case, close, open_archive
+from tests.cases import case, close, mail, open_archive
 
 
 def facts(data: bytes, **changes) -> Inspection:
@@ -97,6 +97,23 @@ def test_the_number_with_other_content(held):
     assert answer("14/CT-UBND", "UBND TỈNH", "2025-11-20").result == "not-found"  # numbers begin anew each year
     assert answer("14/CT").result == "not-found"
     assert answer("").result == "not-found"
+
+
+def test_a_copy_out_of_a_mailbox(held):
+    """Servers put lines on top, file systems other line ends; a change inside is another message."""
+    archived = mail(0)
+    top = b"Return-Path: <a@b.vn>\r\nReceived: from x by y;\r\n\tnow\r\n"
+    name = FileFacts(name="x.eml", path="x.eml", sha256="00" * 32, size=8, type="eml")
+
+    def answer(given: bytes) -> comparing.Answer:
+        return held([(signed_files.plain(), {"data": archived})], given, Inspection(files=(name,)))
+
+    assert answer(archived).result == "same" and "below_header_bytes" not in answer(archived).matches[0]
+    found = answer(top + archived)
+    assert found.result == "same" and found.matches[0]["below_header_bytes"] == len(top)
+    assert answer((top + archived).replace(b"\r\n", b"\n")).result == "same"
+    assert answer(top + archived + b"x").result == "not-found"
+    assert answer(archived.replace(b"Subject: ", b"Subject: x")).result == "not-found"
 
 
 def test_nothing_is_known_of_the_file(held):

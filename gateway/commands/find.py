@@ -339,6 +339,10 @@ def _print_compared(path: Path, one: Answer) -> None:
         typer.echo(f"    {match['case']}  từ/since {match['since'][:16]}  {match['sender'] or '<>'} → {to}{state}")
         if match["file"]:
             typer.echo(f"        tệp/file {match['file']}")
+        if "below_header_bytes" in match:
+            typer.echo(
+                f"        dưới {match['below_header_bytes']} byte đầu thư của máy chủ / below servers' header fields"
+            )
         if "revision" in match:
             start, end = match["revision"]["range"]
             typer.echo(f"        byte {start}–{end} giống nhau và được ký / equal and signed")
