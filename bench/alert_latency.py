@@ -3,10 +3,10 @@
     ./run measure alert_latency --count 60 --seed 1 [--kills 5]
 
 A real gateway with everything on, staff submitting signed PDFs marked HỎA TỐC over STARTTLS, one after the other, and
-an HTTP receiver that notes when each text came. With `--kills` the gateway is killed that many times while mail comes
-in, and started again: at a random moment, as soon as a 250 is heard, and while the receiver has a text and has not
-answered, in turn. Each document that got 250 must have been told, and what was told twice must be listed as a possible
-duplicate.
+an HTTP receiver that notes when each text came; the letter to the leader is timed at the next hop. With `--kills` the
+gateway is killed that many times while mail comes in, and started again: at a random moment, as soon as a 250 is heard,
+and while the receiver has a text and has not answered, in turn. Each document that got 250 must have been told, and
+what was told twice must be listed as a possible duplicate.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import statistics
 import tempfile
 import threading
 import time
+from email import message_from_bytes
+from email.policy import SMTP
 from pathlib import Path
 
 from tests import harness, test_alerts
@@ -35,10 +37,12 @@ def main() -> None:
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
     receiver, sink, passwords = Receiver(), harness.Sink(), harness.PasswordServer()
+    arrivals: list[float] = []  # of mail at the next hop, in the order of `sink.messages`
+    sink.answers["dot"] = lambda _: arrivals.append(time.time())
     alerts = f"""
 alerts:
-  channels: [{{name: sms, kind: sms, url: "{receiver.url}/gui"}}]
-  urgent: {{channels: [sms]}}
+  channels: [{{name: sms, kind: sms, url: "{receiver.url}/gui"}}, {{name: thu, kind: mail}}]
+  urgent: {{channels: [sms, thu]}}
 """
     with tempfile.TemporaryDirectory() as name:
         config = harness.write_config(
@@ -96,6 +100,12 @@ alerts:
     told = _told(receiver)
     explained = {row["case"] for row in rows if any(one["possible_duplicates"] for one in row["sends"])}
     twice = {case for case, times in told.items() if len(times) > 1}
+    letters_at = {
+        case: at
+        for (_, to, data), at in zip(sink.messages, arrivals, strict=False)
+        if to == [test_alerts.LEADER] and (case := _case(data)) in accepted
+    }
+    mail = sorted(at - accepted[case] for case, at in letters_at.items())
     waits = sorted(times[0] - accepted[case] for case, times in told.items() if case in accepted)
     print(
         json.dumps(
@@ -109,10 +119,20 @@ alerts:
                 "seconds_median": round(statistics.median(waits), 3),
                 "seconds_95": round(waits[int(len(waits) * 0.95) - 1], 3),
                 "seconds_max": round(waits[-1], 3),
+                "letters": len(mail),
+                "letter_seconds_median": round(statistics.median(mail), 3),
+                "letter_seconds_max": round(mail[-1], 3),
                 "seed": asked.seed,
             }
         )
     )
+
+
+def _case(data: bytes) -> str:
+    """The case id in the subject of an alert by mail."""
+    subject = str(message_from_bytes(data, policy=SMTP)["Subject"])
+    found = re.search(r" - (\w{16}) /", subject)
+    return found[1] if found else ""
 
 
 def _told(receiver: Receiver) -> dict[str, list[float]]:

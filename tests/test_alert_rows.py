@@ -45,8 +45,9 @@ NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=VIETNAM)
 class House:
     """Database, archive and worker over one folder; `restart` is a process that was killed and started again."""
 
-    def __init__(self, folder: Path, alerts: dict[str, Any], hostname: str = "cong.tinh.gov.vn") -> None:
+    def __init__(self, folder: Path, alerts: dict[str, Any], hostname: str = "cong.tinh.gov.vn", url: str = "") -> None:
         self.folder = folder
+        self.url = url or sqlite_url(folder / "gateway.db")
         self.now = NOON.timestamp()
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
         self.settings = Gateway.model_validate(
@@ -65,7 +66,7 @@ class House:
         return lambda event, **about: self.lines.append((level, event, about))
 
     def _open(self) -> None:
-        self.database = Database.open(sqlite_url(self.folder / "gateway.db"), busy_seconds=1)
+        self.database = Database.open(self.url, busy_seconds=1)
         self.archive = Archive(self.database, Store(self.folder / "blobs"), self.settings)
         self.alerts = Alerts(self.settings, self.archive, log=self, clock=lambda: self.now)
         self.stop = asyncio.Event()

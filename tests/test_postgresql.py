@@ -23,7 +23,9 @@ from gateway.errors import Failure
 from gateway.store import Store
 from gateway.witness import Witnesses
 from tests import outside
+from tests import test_alert_rows as rows
 from tests.cases import AT, SETTINGS, case, close
+from tests.receiver import Receiver
 
 pytestmark = pytest.mark.peer
 
@@ -153,3 +155,33 @@ def test_each_host_keeps_what_another_has_signed(server, tmp_path, monkeypatch):
             await close(host)
 
     asyncio.run(work())
+
+
+def test_two_gateways_tell_an_alert_once(server, tmp_path):
+    """Rows are claimed, limits counted, trouble ended and acknowledged in PostgreSQL as in SQLite."""
+    url, _ = server
+    receiver = Receiver()
+
+    async def work():
+        places = [tmp_path / name for name in ("one", "two")]
+        settings = {**rows.sms(receiver, per_hour=2), "admin": {"channels": ["sms"], "phone": "0909000009"}}
+        one, two = (rows.House(place, settings, f"cong{n}.tinh.gov.vn", url) for n, place in enumerate(places))
+        for house in (one, two):
+            house.start()
+        for number in range(20):
+            await one.owe(f"n{number}", rows.to(f"849{number:02}"))
+            await two.owe(f"n{number}", rows.to(f"849{number:02}"))  # the same document came to both
+        await one.until([["sent"]] * 20)
+        assert sorted(row.json["to"] for row in receiver.requests) == [f"849{number:02}" for number in range(20)]
+        assert await two.alerts.acknowledge("3", "văn thư") == [3]
+        await two.alerts.begin("trouble|x|disk|1", "disk", "o dia sap day")
+        await asyncio.to_thread(receiver.wait, 21)
+        await two.until([["sent"]] * 21)
+        await one.alerts.end("trouble|x|disk|1")
+        await asyncio.to_thread(receiver.wait, 22)
+        await two.until([["sent"]] * 20 + [["sent", "sent"]])
+        for house in (one, two):
+            await house.end()
+
+    asyncio.run(work())
+    receiver.close()
