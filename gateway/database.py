@@ -560,6 +560,7 @@ register_link = Table(
     Column("target", Text, primary_key=True),
     Column("source", Text, nullable=False),  # text, header
     Column("confidence", Integer, nullable=False),  # per cent
+    Column("said", Text, nullable=False, default=""),  # the number as it is written
     Index("register_link_target", "target"),
 )
 

@@ -252,7 +252,7 @@ def _message_header(
         if meant is not None:
             w.answer({"organ": meant["organ"], "code": meant["document_code"], "date": meant["issued_date"]})
         elif not link["target"].startswith("<"):
-            w.answer({"code": link["target"]})
+            w.answer({"code": link.get("said") or link["target"]})
     w.put("SteeringType", "0")
     w.put("DocumentId", document_id(code))
 

@@ -520,6 +520,10 @@ _VERBS = (
 )
 #: Letters before a number in which its verb may stand: `trả lời Công văn số`, with a date or an agency in between.
 _BEFORE = 90
+#: Letters before a number in which its sentence is looked for. `Căn cứ Nghị định số 92 sửa đổi Nghị định số 48` says
+#: what another document does.
+_SENTENCE = 500
+_BASIS = re.compile(r"\bcan cu\b")
 #: Letters of a text that are looked at; what a document is about stands at its beginning.
 _LOOKED_AT = 20_000
 
@@ -539,7 +543,8 @@ def _links(document: Document, facts: Inspection, path: str, texts: bytes | None
         kind, sure = _verb(text, code)
         if document.recall and kind == "cite":
             kind, sure = "recall", 70
-        found[kind, target] = {"kind": kind, "target": target, "source": "text", "confidence": sure}
+        link = {"kind": kind, "target": target, "source": "text", "confidence": sure, "said": clean(code)}
+        found[kind, target] = link
     if answered := facts.message.in_reply_to.strip():
         link = {"kind": "reply", "target": clean(answered), "source": "header", "confidence": 80}
         found["reply", answered] = link
@@ -554,8 +559,10 @@ def _verb(text: str, code: str) -> tuple[str, int]:
     number = r"\s*".join(re.escape(one) for one in re.split(r"\s+|(?<=[/-])|(?=[/-])", fold(code).lstrip("0")) if one)
     best: tuple[int, str, int] | None = None
     for place in re.finditer(rf"(?<![\w/.-])0*{number}(?![\w/])", text):
-        before = text[max(0, place.start() - _BEFORE) : place.start()]
-        before = re.split(r"[.;!?]\s", before)[-1]
+        sentence = re.split(r"[.;!?]\s|\n", text[max(0, place.start() - _SENTENCE) : place.start()])[-1]
+        if _BASIS.search(sentence):
+            continue
+        before = sentence[-_BEFORE:]
         for kind, pattern, sure in _VERBS:
             for verb in pattern.finditer(before):
                 distance = len(before) - verb.end()
@@ -1008,19 +1015,19 @@ def links(connection: Connection, row: Any) -> list[dict[str, Any]]:
     e, link, s = db.register_entry.c, db.register_link.c, db.register_source.c
     result: dict[tuple[str, str, str], dict[str, Any]] = {}
 
-    def put(kind: str, way: str, target: str, found: list[str], source: str, confidence: float) -> None:
+    def put(kind: str, way: str, target: str, found: list[str], source: str, confidence: float, said: str = "") -> None:
         old = result.get((kind, way, target))
         if old is None or confidence > old["confidence"]:
             words = LINKS[kind] if way == "to" else _BACK[kind]
             result[kind, way, target] = {
-                "kind": kind, "way": way, "vi": words, "target": target, "entries": found, "source": source,
-                "confidence": confidence,
+                "kind": kind, "way": way, "vi": words, "target": target, "said": said or target, "entries": found,
+                "source": source, "confidence": confidence,
             }  # fmt: skip
 
     for one in connection.execute(select(db.register_link).where(link.entry == row.id).order_by(link.kind)):
         meant = _meant(connection, row, one.target)
         if one.source == "text" or meant:
-            put(one.kind, "to", one.target, meant, one.source, one.confidence / 100)
+            put(one.kind, "to", one.target, meant, one.source, one.confidence / 100, one.said)
     targets = [row.document_key] if row.document_key else []
     targets += [one for one in connection.execute(select(s.message_id).where(s.entry == row.id)).scalars() if one]
     back = (

@@ -220,6 +220,8 @@ SAYINGS = [
     ("Thu hồi Công văn số 12/STC-NS", "recall"),
     ("Thu hồi đất. Căn cứ Công văn số 12/STC-NS ngày 1/11/2026", "cite"),
     ("Căn cứ Công văn số 12/STC-NS; trả lời sau", "cite"),
+    ("Căn cứ Nghị định số 92/2017/NĐ-CP sửa đổi, bổ sung một số điều của Quyết định số 12/STC-NS;", "cite"),
+    ("Theo đề nghị của Giám đốc Sở Tài chính tại Tờ trình số 12/STC-NS ngày 01/11/2026", "reply"),
 ]
 
 

@@ -348,6 +348,7 @@ Xem tiếp{"" if once else ", ở cửa sổ khác"} / go on{"" if once else ", 
   ./run held list --config {shown}
   ./run queue list --config {shown}
   ./run alerts list --config {shown}
+  ./run register list --config {shown}
   ./run stats --config {shown}
   ./run archive verify --config {shown}
 """,

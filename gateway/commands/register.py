@@ -192,7 +192,7 @@ def show(key: EntryId, as_json: Json = False, config: Config = Path("config")) -
         for flag in one["flags"]:
             typer.echo(f"  ! {register.FLAGS[flag]}")
         for link in one["links"]:
-            typer.echo(f"  → {link['vi']} {link['target']}  {' '.join(link['entries'])}")
+            typer.echo(f"  → {link['vi']} {link['said']}  {' '.join(link['entries'])}".rstrip())
         for file in one["files"]:
             typer.echo(f"  {'*' if file['main'] else ' '} {file['path']}  {file['sha256'][:16]}…")
         for case in one["cases"]:
