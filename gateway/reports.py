@@ -123,10 +123,10 @@ def _definitions(internal: bool) -> list[dict[str, str]]:
     return found
 
 
-def _months_until(period: Period) -> list[str]:
-    """The months of the charts: the last twelve up to the end of the period."""
-    months = [Period.of(period.last)]
-    while len(months) < _SERIES:
+def _months_until(connection: Connection, period: Period) -> list[str]:
+    """The months of the charts: the last twelve up to the end of the period, from the first with mail on."""
+    begin, months = stats.first_month(connection), [Period.of(period.last)]
+    while len(months) < _SERIES and months[-1].text > begin:
         months.append(months[-1].before)
     return [one.text for one in reversed(months)]
 
@@ -167,12 +167,13 @@ def body(
     *,
     internal: bool = False,
     book: Book | None = None,
+    numbers: dict[tuple[str, str], tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
-    """The numbers of a report: what `publish` signs, apart from when and which revision."""
+    """The numbers of a report: what `publish` signs, apart from when and which revision. book, numbers: the figures of
+    the period and the series of its charts, where they are known already."""
     book = book or Book(connection, period, directory)
-    begin = stats.first_month(connection)
-    months = [one for one in _months_until(period) if one >= begin] or [Period.of(period.last).text]
-    numbers = stats.series(connection, months)
+    months = _months_until(connection, period)
+    numbers = stats.series(connection, months) if numbers is None else numbers
     own = {row.agency: row for row in book.rows()}
     whole = {row.agency: row for row in book.rows(rollup=True)}
     agencies = []
@@ -464,8 +465,11 @@ async def publish(
 
     def ask(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
         book = Book(connection, period, directory)
-        fresh = body(connection, period, directory, policy, settings, book=book)
-        inner = body(connection, period, directory, policy, settings, internal=True, book=book)
+        numbers = stats.series(connection, _months_until(connection, period))
+        fresh, inner = (
+            body(connection, period, directory, policy, settings, internal=internal, book=book, numbers=numbers)
+            for internal in (False, True)
+        )
         return fresh, inner
 
     fresh, inner = await archive.database.read(ask)

@@ -808,6 +808,7 @@ class Book:
         self._hits: dict[tuple[str, ...], Any] = {}
         self._above: dict[tuple[str, dt.date], frozenset[str]] = {}
         self._told: dict[tuple[str, str, str], int | None] = {}
+        self._rows: dict[tuple[Any, ...], list[Row]] = {}
 
     # -- agencies ----------------------------------------------------------------------------------------------------
 
@@ -885,6 +886,12 @@ class Book:
     ) -> list[Row]:
         """Lines by the dimensions wanted, in order of their values. agency, level: only those; with `rollup` a line of
         an agency holds those below it and those it succeeded too."""
+        asked = (by, rollup, agency, level)
+        if asked not in self._rows:
+            self._rows[asked] = self._add_up(by, rollup, agency, level)
+        return list(self._rows[asked])
+
+    def _add_up(self, by: tuple[str, ...], rollup: bool, agency: str | None, level: str | None) -> list[Row]:
         only = self.members(agency, rollup) if agency is not None else None
         rows: dict[tuple[str, ...], Row] = {}
         members: dict[tuple[str, ...], set[str]] = defaultdict(set)
@@ -949,6 +956,10 @@ class Book:
 
     def total(self) -> Row:
         """Everything in one line. Mail between two agencies of ours is in it twice, as sent and as received."""
+        return self._total
+
+    @cached_property
+    def _total(self) -> Row:
         row = Row(self.period.text, {"agency": "*"})
         for cell in self.cells:
             row.add(cell, self._hits_of(cell))
@@ -1099,6 +1110,7 @@ def _cells(connection: Connection, period: Period, directory: Directory | None) 
     """Events that are alike, month by month, and within a month by pieces in which no agency changed."""
     e = db.event.c
     columns = (e.agency, e.direction, e.message_class, e.profile, e.scope, e.kind, e.rule, e.mode, e.value)
+    known: dict[str, str] = {}  # each word once in memory: a year of a province has half a million cells
     for month in period.months:
         span = Period.parse(month)
         cuts = sorted(_changes(directory, span)) if directory is not None else []
@@ -1111,7 +1123,7 @@ def _cells(connection: Connection, period: Period, directory: Directory | None) 
                 within.append(e.at < to_ms(dt.datetime.combine(starts[place + 1], dt.time(), VIETNAM)))
             question = select(*columns, func.count()).where(e.month == month, *within).group_by(*columns)
             for row in connection.execute(question):
-                yield Cell(day, *row)
+                yield Cell(day, *[known.setdefault(word, word) for word in row[:-1]], row[-1])
 
 
 def _changes(directory: Directory, span: Period) -> set[dt.date]:
