@@ -598,7 +598,8 @@ class Pipeline:
         # Files often have bare line feeds where the message had CRLF when it came by SMTP.
         wire = body if b"\n" not in data.replace(b"\r\n", b"") else _with_crlf(data)
         core, _ = await _core(wire)
-        known = await self._archive.first_case(wire.sha256, core) or await self._archive.imported_case(body.sha256)
+        first, _ = await self._archive.first_case(wire.sha256, core)
+        known = first or await self._archive.imported_case(body.sha256)
         if known:
             return "known", known
         digest, alike = await self._archive.disguise(wire.sha256), await self._archive.disguise(core)

@@ -43,13 +43,14 @@ class Counted(Protocol):
 
 C = TypeVar("C", bound=Counted)
 
+# What was imported from files was seen by nobody: it stands for no message that comes.
 # Said to the driver directly: these run once for each message that is read from a mailbox.
 _FIRST = (
-    "SELECT id, kind FROM message WHERE (sha256 IN ({0}, {0}) OR id IN"
+    "SELECT id, kind FROM message WHERE kind <> 'imported' AND (sha256 IN ({0}, {0}) OR id IN"
     " (SELECT message FROM likeness WHERE core IN ({0}, {0}))) ORDER BY id LIMIT 1"
 )
 #: Of mail that was only watched: a message that comes by SMTP later is owed to somebody, and is a row of its own.
-_WATCHED = _FIRST.replace("WHERE (", "WHERE channel IN ('imap', 'journal') AND (")
+_WATCHED = _FIRST.replace("WHERE ", "WHERE channel IN ('imap', 'journal') AND ", 1)
 _EVENTS = "SELECT kind, agency, direction, rule FROM event WHERE message = {0}"
 _MARK = {"sqlite": "?", "postgresql": "%s"}
 
