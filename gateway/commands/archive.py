@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import getpass
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -84,9 +85,12 @@ def run_with_settings(config: Path, work: Callable[[Archive, Gateway], Coroutine
 
 
 def moment(text: str | None, end: bool = False) -> int | None:
-    """`2026-11-20` or RFC 3339 to milliseconds; a bare date is Vietnam's, and as an end the whole day counts."""
+    """`2026-11-20`, `20/11/2026` or RFC 3339 to milliseconds; a bare date is Vietnam's, and as an end the whole day
+    counts."""
     if not text:
         return None
+    if local := re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{4})", text.strip()):
+        text = f"{local[3]}-{local[2]:0>2}-{local[1]:0>2}"
     try:
         at = dt.datetime.fromisoformat(text)
     except ValueError:

@@ -85,6 +85,8 @@ def search(
         for row in rows:
             told = states.get(row["id"], {})
             one = {**shown(row), "about": row["about"] or "", "state": state_of(told)}
+            if row["kind"] == "imported":
+                one["date"] = json.loads(row["record"]).get("inspection", {}).get("message", {}).get("date", "")
             if "snippet" in row:
                 one |= {"snippet": row["snippet"], "snippet_from": row["snippet_from"]}
             dump(one) if as_json else _print_found(one)
@@ -106,7 +108,8 @@ def _print_found(one: dict[str, Any]) -> None:
     elif one["kind"] != "mail":
         title = f"({one['kind']}) {title}".rstrip()
     state = f"  [{_STATES[one['state']]}]" if one["state"] else ""
-    typer.echo(f"{one['case']}  {one['received_at'][:16]}  {one['verdict']:<12}  {title}{state}")
+    at = one.get("date") or one["received_at"]
+    typer.echo(f"{one['case']}  {at[:16]}  {one['verdict']:<12}  {title}{state}")
     typer.echo(f"    {one['sender'] or '<>'} → {', '.join(one['recipients'])}")
     if one.get("snippet"):
         place = "" if one["snippet_from"] in ("body", "subject", "abstract") else f"{one['snippet_from']}: "
