@@ -277,7 +277,7 @@ def _page(template: str, language: str, report: dict[str, Any], **more: Any) -> 
 
 def month_labels(report: dict[str, Any]) -> list[str]:
     """Short names of the months of the series: `11`, with the year where it begins."""
-    found = []
+    found: list[str] = []
     for one in report["series"]:
         year, month = one["month"].split("-")
         found.append(f"{int(month)}/{year[2:]}" if month == "01" or not found else str(int(month)))

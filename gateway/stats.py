@@ -114,12 +114,12 @@ def counts(
             continue  # what was wrong with it is the sender's
         if outcome in _OUTCOMES:
             add(_OUTCOMES[outcome])
-        for one in verdict.findings:
-            if secret and one.disposition.text != "block-secret":
+        for each in verdict.findings:
+            if secret and each.disposition.text != "block-secret":
                 continue
-            add("finding", one.rule, one.mode, one.disposition.text)
-            if one.rule == "TM-03" and getattr(one, "evidence", "") in ("late", "late_soft"):
-                add(one.evidence, one.rule, one.mode)
+            add("finding", each.rule, each.mode, each.disposition.text)
+            if each.rule == "TM-03" and getattr(each, "evidence", "") in ("late", "late_soft"):
+                add(each.evidence, each.rule, each.mode)
     if direction != "in" and directory is not None and not isinstance(sender, NullSender):
         found += _active(directory, sender.key, received.at)
     # One rule may have several findings in a message; it counts once.
@@ -382,7 +382,7 @@ class Figure:
     def clause(self) -> ColumnElement[bool]:
         """The same as SQL."""
         e = db.event.c
-        parts = [e.kind.in_(self.kind)]
+        parts: list[ColumnElement[bool]] = [e.kind.in_(self.kind)]
         for column, wanted in (
             (e.message_class, self.classes),
             (e.value, self.values),
@@ -863,7 +863,7 @@ class Book:
     @cached_property
     def _below(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = defaultdict(set)
-        days = {one.agency: set() for one in self.cells}
+        days: dict[str, set[dt.date]] = {one.agency: set() for one in self.cells}
         for cell in self.cells:
             days[cell.agency].add(cell.day)
         for name, agency in self.agencies.items():
@@ -1036,13 +1036,12 @@ class Book:
     def _paper_of_agency(self, agency: str, way: str, only: str) -> int | None:
         key = (agency, way, only)
         if key not in self._told:
-            total: int | None = 0
+            total = 0
             for month in self.period.months:
                 if not self._existed(agency, month):
                     continue
                 classes = self._paper.get((month, agency, way))
                 if classes is None or (only and only not in classes):
-                    total = None
                     break
                 if only:
                     total += classes[only]
@@ -1050,7 +1049,10 @@ class Book:
                     total += classes[""]
                 else:
                     total += sum(number for name, number in classes.items() if name in DOCUMENTS)
-            self._told[key] = total
+            else:
+                self._told[key] = total
+                return total
+            self._told[key] = None
         return self._told[key]
 
     def _existed(self, agency: str, month: str) -> bool:
@@ -1116,14 +1118,15 @@ def _cells(connection: Connection, period: Period, directory: Directory | None) 
         cuts = sorted(_changes(directory, span)) if directory is not None else []
         starts = [span.first, *cuts]
         for place, day in enumerate(starts):
-            within = [true()]
+            within: list[ColumnElement[bool]] = [true()]
             if place > 0:
                 within.append(e.at >= to_ms(dt.datetime.combine(day, dt.time(), VIETNAM)))
             if place + 1 < len(starts):
                 within.append(e.at < to_ms(dt.datetime.combine(starts[place + 1], dt.time(), VIETNAM)))
             question = select(*columns, func.count()).where(e.month == month, *within).group_by(*columns)
             for row in connection.execute(question):
-                yield Cell(day, *[known.setdefault(word, word) for word in row[:-1]], row[-1])
+                words = [known.setdefault(word, word) for word in row[:-1]]
+                yield Cell(day, *words, number=row[-1])  # type: ignore[arg-type]
 
 
 def _changes(directory: Directory, span: Period) -> set[dt.date]:
