@@ -375,7 +375,7 @@ class _Job:
         return self.rows[0]
 
 
-_COLUMNS = (
+_COLUMNS: tuple[Any, ...] = (
     db.alert_send,
     *(db.alert.c[name].label(f"alert_{name}") for name in ("kind", "subject", "agency", "case_id", "document", "text")),
     *(db.alert.c[name].label(f"alert_{name}") for name in ("detail", "at", "ended_at", "acked_at")),
@@ -495,7 +495,8 @@ class Alerts:
         """In the order in which they go out: pressing ones first and one by one; of the others none in quiet hours, no
         more than the limit, and many of them together."""
         assert self._alerts is not None
-        jobs, others = [], {}
+        jobs: list[_Job] = []
+        others: dict[tuple[str, str, str], list[Any]] = {}
         quiet = self._quiet(now)
         for row in rows:
             if row.pressing:
