@@ -27,8 +27,11 @@ SEED = 20261122
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("original"))
+
+
+def build(folder: Path) -> Path:
     """An archive of some hundred leaves of all types, signed in several steps."""
-    folder = tmp_path_factory.mktemp("original")
 
     async def fill():
         archive = open_archive(folder)
@@ -332,12 +335,17 @@ def test_tampering_is_found_and_named(copy, kind, tamper):
     index = chance.choice(mail_leaves(copy))
     tamper(copy, index)
     report = look(copy)
-    assert kind in kinds(report), (index, report.damage[:5])
-    # the place is named too, where the tampering has one
+    assert named(kind, tamper, index, report), (index, report.damage[:5])
+
+
+def named(kind: str, tamper: Callable, index: int, report) -> bool:
+    """Is the kind there, and the place too, where the tampering has one?"""
+    leaves = {one.leaf for one in report.damage if one.kind == kind}
+    if kind not in kinds(report):
+        return False
     if kind in ("blob_changed", "blob_missing", "leaf_changed", "leaf_missing", "leaf_inserted", "truncated"):
-        assert index in {one.leaf for one in report.damage if one.kind == kind}
-    if kind == "row_changed" and tamper is not edit_tombstone:
-        assert {one.leaf for one in report.damage} == {index}
+        return index in leaves
+    return kind != "row_changed" or tamper is edit_tombstone or {one.leaf for one in report.damage} == {index}
 
 
 def rebuild(folder: Path) -> None:

@@ -14,6 +14,7 @@ import argparse
 import base64
 import contextlib
 import datetime as dt
+import functools
 import gzip
 import hashlib
 import io
@@ -73,6 +74,7 @@ class Key:
             self.type, self.public = key[0], key[1:]
         except (IndexError, ValueError, Wrong):
             raise Usage(f"not a public key: {text.strip()[:120]!r}") from None
+        self._good: dict[tuple[str, bytes], int] = {}
         self.id = hashlib.sha256(self.name.encode() + b"\n" + key).digest()[:4]
         if self.SIZES.get(self.type) != len(self.public):
             raise Usage(f"{self.name}: neither an Ed25519 key nor a witness's ML-DSA-44 key")
@@ -94,6 +96,11 @@ class Key:
         return None
 
     def check(self, body: str, raw: bytes) -> int:
+        if (body, raw) not in self._good:
+            self._good[body, raw] = self._check(body, raw)
+        return self._good[body, raw]
+
+    def _check(self, body: str, raw: bytes) -> int:
         at, message = 0, body.encode()
         if self.type != 1:
             at, raw = int.from_bytes(raw[:8], "big"), raw[8:]
@@ -118,6 +125,7 @@ def cosigned(kind: int, name: str, at: int, body: str) -> bytes:
     return head + bytes(8) + size.to_bytes(8, "big") + root
 
 
+@functools.lru_cache(64)  # each is asked for more than once
 def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     """Text and signatures (name, bytes). Raises Wrong."""
     body, gap, tail = note.rpartition("\n\n")
