@@ -58,6 +58,10 @@ def test_search(config):
     told = congvan("archive", "search", "--since", "2026-11-20", "--until", "2026-11-20", "--config", config)
     assert told.exit_code == 0 and "14/CT-UBND" in told.stdout and "5 thư" in told.stdout
     assert congvan("archive", "search", "--since", "2026-11-21", "--config", config).exit_code == 1
+    told = congvan("archive", "search", "--since", "20/11/2026", "--until", "20/11/2026", "--count", "--config", config)
+    assert told.stdout == "5\n"
+    for wrong in (["--direction", "up"], ["--verdict", "maybe"], ["--digest", "xyz"], ["--sort", "size!"]):
+        assert congvan("archive", "search", *wrong, "--config", config).exit_code == 2, wrong
     assert congvan("archive", "search", "--since", "hôm qua", "--config", config).exit_code == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import random
 import sqlite3
 import unicodedata
@@ -16,7 +17,7 @@ from gateway.archive import Archive
 from gateway.errors import Failure
 from gateway.inspection.findings import Document, DocumentField, FileFacts, Mailbox, Signature, SignatureState
 from gateway.message import VIETNAM
-from gateway.search import Query, Term, accented, bare, number_key, snippet, terms, tokens
+from gateway.search import Query, Term, accented, bare, entry, number_key, snippet, terms, tokens
 from gateway.store import Store
 from tests.cases import SETTINGS, case, close
 from tests.test_postgresql import server
@@ -293,3 +294,19 @@ def test_words():
     assert where == "a" and "Đường bộ" in text and text.startswith("…") and text.endswith("…") and len(text) < 220
     assert snippet([("a", "không")], terms("khong co")) == ("a", "không")
     assert snippet([("a", "xyz")], terms("gi")) == ("", "")
+
+
+def test_old_mail_taken_in_is_dated_by_itself():
+    row = dict.fromkeys(
+        ("id", "document_code", "signer", "issuing_agency", "sender", "header_from", "login", "subject", "abstract",
+         "direction", "document_kind", "verdict", "message_class", "sha256", "agency"), "",
+    ) | {"received_at": 1_800_000_000_000, "size": 1, "texts": None}  # fmt: skip
+
+    def at(kind: str, date: str) -> int:
+        record = json.dumps({"inspection": {"message": {"date": date}}})
+        return entry(0, {**row, "kind": kind, "record": record}, (), ()).at
+
+    assert at("imported", "2015-03-03T08:00:00+07:00") == 1_425_344_400_000
+    for date in ("", "nonsense", "2015-03-03", "1970-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"):
+        assert at("imported", date) == row["received_at"]
+    assert at("mail", "2015-03-03T08:00:00+07:00") == row["received_at"]
