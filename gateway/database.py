@@ -158,6 +158,7 @@ leaf = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Index("leaf_case", "case_id"),
+    Index("leaf_type", "type", "idx"),
 )
 
 checkpoint = Table(

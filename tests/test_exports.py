@@ -185,3 +185,6 @@ def test_what_cannot_be_asked_for(config, tmp_path):
     assert code(case_id, "-o", tmp_path / "x", "--format", "mbox", "--as-delivered") == 2
     assert code(*made, "-o", "-") == 2 and code(case_id, "-o", "-", "--format", "bagit") == 2
     assert code(case_id, "NONE", "-o", tmp_path / "x") == 1 and not (tmp_path / "x").exists()
+    assert code(case_id, "-o", tmp_path / "no" / "folder" / "x") == 2
+    (tmp_path / "file").write_bytes(b"")
+    assert code(case_id, "-o", tmp_path / "file", "--format", "maildir") == 2

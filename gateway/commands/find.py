@@ -225,6 +225,13 @@ def export(
     person = at_the_keyboard(who)
 
     async def work(archive: Archive) -> int:
+        try:
+            return await hand_out(archive)
+        except OSError as error:
+            typer.echo(f"congvan: {error.filename or output}: {error.strerror}", err=True)
+            return EX_USAGE
+
+    async def hand_out(archive: Archive) -> int:
         states = await custody.states(archive, wanted)
         for case in wanted:  # nothing goes out when one is not there, and no leaf tells of what was not shown
             if await archive.row(case) is None:
