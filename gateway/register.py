@@ -126,6 +126,8 @@ _NEVER = frozenset({"DRAFT", "COMMENT", "CITIZEN_MAIL", "SYSTEM", "WORK_MAIL", "
 RECEIVED = ("mail", "imported")
 #: States of a recipient that nothing reached (yet).
 OUTSIDE = ("held", "returned", "refused")
+#: Messages whose content was destroyed at the end of their time.
+DESTROYED = select(db.destroyed.c.message)
 _PRIORITY = {"": "0", "khan": "1", "thuong_khan": "2", "hoa_toc": "3", "hoa_toc_hen_gio": "4"}
 PRIORITY_VI = {"0": "Thường", "1": "Khẩn", "2": "Thượng khẩn", "3": "Hỏa tốc", "4": "Hỏa tốc hẹn giờ"}
 _TYPE_NAMES = {short: name.capitalize() for name, short in reversed(KINDS.items())}
@@ -225,13 +227,15 @@ class _Message:
 
 
 def _messages(connection: Connection, cases: list[str], settings: Registers | None = None) -> list[_Message]:
-    """Messages in order of time. settings: only those that registers take, and that reached somebody."""
+    """Messages in order of time, without those that were destroyed. settings: only those that registers take, and that
+    reached somebody."""
     m, r, t = db.message.c, db.recipient.c, db.fulltext.c
     question = select(
         m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.message_id, m.received_at,
         m.header_from, m.sender, m.delivery_mode, m.record, t.texts,
     ).outerjoin(db.fulltext, t.message == m.id)  # fmt: skip
     never = unregistered(settings) if settings is not None else frozenset()
+    question = question.where(m.id.not_in(DESTROYED))
     found = []
     for row in connection.execute(question.where(m.id.in_(cases)).order_by(m.id)).all():
         if row.kind not in RECEIVED or row.message_class in never:
@@ -414,9 +418,12 @@ def _put(
 
 def derived(connection: Connection, key: str, agency: str, direction: str) -> dict[str, Any] | None:
     """What the archive says about an entry: columns of `register_entry`, and besides `links`, the `first` case, and
-    whether it is `counted`. None without sources."""
+    whether it is `counted`. None without sources, and when one of them was destroyed: a register outlives its documents
+    and stays as it was."""
     s = db.register_source.c
     paths = {row.message: row.path for row in connection.execute(select(s.message, s.path).where(s.entry == key))}
+    if connection.execute(select(s.message).where(s.entry == key, s.message.in_(DESTROYED)).limit(1)).first():
+        return None
     sources = [(one, paths[one.id]) for one in _messages(connection, list(paths))]
     return _derived(direction, agency, sources) if sources else None
 

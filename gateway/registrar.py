@@ -341,8 +341,9 @@ def again(connection: Connection, cases: list[str], settings: Registers, elsewhe
 
 def part(connection: Connection, settings: Registers) -> None:
     """Take messages that do not count out of all entries."""
-    counted = select(db.message.c.id).where(*_counts(settings))
-    connection.execute(delete(db.register_source).where(db.register_source.c.message.not_in(counted)))
+    counted, source = select(db.message.c.id).where(*_counts(settings)), db.register_source.c
+    gone = source.message.not_in(counted) & source.message.not_in(register.DESTROYED)
+    connection.execute(delete(db.register_source).where(gone))
 
 
 def give_numbers(connection: Connection, settings: Registers, agency: str = "", year: int = 0) -> int:
@@ -373,7 +374,8 @@ def _counts(settings: Registers) -> tuple[Any, ...]:
     """Conditions on `message`: what registers may be made of."""
     m, r = db.message.c, db.recipient.c
     reached = exists().where(r.message == m.id, r.state.not_in(register.OUTSIDE))
-    return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.unregistered(settings)), reached
+    kept = m.id.not_in(register.DESTROYED)
+    return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.unregistered(settings)), reached, kept
 
 
 #: Days that `heal` looks back for messages without an entry.
@@ -415,7 +417,8 @@ def check(connection: Connection, settings: Registers) -> list[tuple[str, str]]:
             sources |= {(one.entry, case) for one in places}
         after = cases[-1]
     s, e = db.register_source.c, db.register_entry.c
-    there = {(row.entry, row.message) for row in connection.execute(select(s.entry, s.message))}
+    stay = select(s.entry, s.message).where(s.message.not_in(register.DESTROYED))
+    there = {(row.entry, row.message) for row in connection.execute(stay)}
     wrong += [(key, f"missing: {case}") for key, case in sorted(sources - there)]
     wrong += [(key, f"not in the archive: {case}") for key, case in sorted(there - sources)]
     for row in connection.execute(select(db.register_entry).where(e.origin == "mail").order_by(e.id)).all():

@@ -457,6 +457,29 @@ def test_made_again_from_an_archive_without_registers(tmp_path):
     assert run(tmp_path / "a", damaged, propose) == before
 
 
+def test_a_register_outlives_its_documents(tmp_path):
+    async def work(archive):
+        gone = await archive.commit(message(1, paper()))
+        await archive.commit(message(2, paper("16/TB-SNV")))
+        before = await archive.database.read(registrar.digest)
+
+        def destroy(c):
+            db.insert(c, db.disposal, [{"id": "X", "at": 0, "who": "a", "reason": "hết hạn", "state": "done"}])
+            db.insert(c, db.destroyed, [{"message": gone.case, "disposal": "X", "at": 0}])
+            c.execute(db.message.update().where(db.message.c.id == gone.case).values(record="{}", header_from=""))
+            c.execute(db.attachment.delete().where(db.attachment.c.message == gone.case))
+
+        await archive.database.write(destroy)
+        assert await archive.database.read(lambda c: registrar.check(c, ALLOCATE)) == []
+        await registrar.rebuild(archive.database, ALLOCATE)
+        assert await archive.database.read(registrar.digest) == before
+        await archive.commit(message(3, paper()))  # the same document once more
+        found = [one for one in await rows(archive, agency="ubnd") if one["document_code"] == "15/TB-SNV"]
+        assert [(one["abstract"], len(one["cases"])) for one in found] == [("Về việc sử dụng văn bản điện tử", 2)]
+
+    run(tmp_path, work)
+
+
 def test_trouble_with_a_register_keeps_no_message_out(tmp_path, monkeypatch):
     class Quiet:
         told = 0

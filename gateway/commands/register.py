@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import getpass
 import hashlib
 import io
 import secrets
@@ -20,6 +19,7 @@ from gateway import books, durable, edxml, handover, numbers, register, registra
 from gateway import directory as directories
 from gateway.archive import Archive
 from gateway.commands.archive import EX_NO, Config, Json, dump, run
+from gateway.commands.queue import user as account
 from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.directory import Directory
@@ -45,7 +45,7 @@ Kind = Annotated[str, typer.Option("--kind", help="Loại văn bản: TB, QĐ, C
 
 
 def _user(who: str) -> str:
-    return who or getpass.getuser()
+    return who or account()
 
 
 def _this_year() -> int:
