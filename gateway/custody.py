@@ -100,14 +100,16 @@ async def access(
     return await archive.note("access", body, case=case)
 
 
-async def accesses(archive: Archive, case: str = "", who: str = "", since: int = 0) -> list[dict[str, Any]]:
-    """Who was shown what, oldest first: the entries of `access` and `compare` leaves. Raises Failure."""
-    return await archive.database.read(lambda connection: _accesses(connection, case, who, since))
+async def accesses(
+    archive: Archive, case: str = "", who: str = "", since: int = 0, types: tuple[str, ...] = ("access", "compare")
+) -> list[dict[str, Any]]:
+    """Who was shown what, oldest first: the entries of leaves of these types. Raises Failure."""
+    return await archive.database.read(lambda connection: _accesses(connection, case, who, since, types))
 
 
-def _accesses(connection: Connection, case: str, who: str, since: int) -> list[dict[str, Any]]:
+def _accesses(connection: Connection, case: str, who: str, since: int, types: tuple[str, ...]) -> list[dict[str, Any]]:
     table = db.leaf.c
-    question = select(table.entry).where(table.type.in_(("access", "compare")), table.at >= since).order_by(table.idx)
+    question = select(table.entry).where(table.type.in_(types), table.at >= since).order_by(table.idx)
     found = []
     for data in connection.execute(question).scalars():
         entry = json.loads(data)

@@ -127,7 +127,7 @@ def show(
         if row is None:
             raise KeyError(case)
         told = (await custody.states(archive, [case])).get(case, {})
-        compared = [one for one in await custody.accesses(archive, case) if one["type"] == "compare"]
+        compared = await custody.accesses(archive, case, types=("compare",))
         gone = "destroyed" in told
         bytes_ = await asyncio.to_thread(archive.store.problem, row["sha256"])
         intact = "destroyed" if gone and bytes_ == "missing" else bytes_ or "intact"
