@@ -854,9 +854,10 @@ def due(connection: Connection, settings: Gateway, now: dt.datetime) -> list[Slo
 
 
 def _ended(first: Period, now: dt.datetime, day: int, hour: int) -> list[Period]:
-    """Months, half-years and years since `first` whose day of publication has come, in the order of their ends."""
+    """Months, half-years and years since `first` whose day of publication has come, in the order of their ends. Old
+    mailboxes have mail of many years; nobody waits for the figures of before last year."""
     found: list[Period] = []
-    month = first
+    month = max(first, Period.parse(f"{now.year - 2:04}-{now.month:02}"), key=lambda one: one.first)
     while month.end + dt.timedelta(days=day - 1, hours=hour) <= now:
         found.append(month)
         if month.first.month in (6, 12):
