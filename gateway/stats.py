@@ -1207,11 +1207,16 @@ def _median(pairs: list[tuple[str, float]], members: frozenset[str], digits: int
 
 def told(row: Row, key: str) -> dict[str, Any]:
     """A figure of a row with what it is: number, words, definition. Raises KeyError for a figure there is not."""
-    share = row.shares.get(key)
+    share, more = row.shares.get(key), dict[str, Any]()
     if key in RATIO:
         vi, en = RATIO[key].vi, RATIO[key].en
         share = share or Share(0, None, NO_PAPER)
         number, shown = share.value, shown_share(share)
+        more = {
+            "part": share.part,
+            "whole": share.whole,
+            "paper": {way: row.paper.get(way) for way in RATIO[key].paper},
+        }
     else:
         vi, en = OTHERS[key][:2] if key in OTHERS else (BY_KEY[key].vi, BY_KEY[key].en)
         number = row.figures.get(key)
@@ -1224,6 +1229,7 @@ def told(row: Row, key: str) -> dict[str, Any]:
         "value": number,
         "shown": shown,
         "definition": definition(key),
+        **more,
     }
 
 

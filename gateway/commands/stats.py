@@ -145,6 +145,9 @@ def explain(
         more = f" … ({len(agencies)})" if len(agencies) > 8 else ""
         typer.echo(f"cơ quan / agencies: {'tất cả / all' if agency is None else shown + more}")
         typer.echo(f"con số / number: {about['shown']}")
+        for way, number in about.get("paper", {}).items():
+            told = "chưa có số liệu / not told" if number is None else number
+            typer.echo(f"văn bản giấy / on paper ({way}): {told}")
         typer.echo(f"định nghĩa / definition: {about['definition']}")
         for digest in about["policies"]:
             typer.echo(f"chính sách / policy: {digest}")
