@@ -10,6 +10,8 @@ an outage, because what is due follows from what was done and not from when some
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -484,6 +486,11 @@ async def publish(
     _replace(folder / "noi-bo" / period.text, _internal_files(inner))
     published = await archive.database.read(kept)
     _contents(folder / "cong-khai", published, settings.contacts.agency_name or settings.hostname)
+    # A checkpoint goes out with the page: whoever copied it holds the archive to all that was in it on that day.
+    with contextlib.suppress(Failure):  # the running gateway may sign at this moment
+        await archive.checkpoint()
+    if note := await asyncio.to_thread(archive.log.newest_note):
+        await asyncio.to_thread(durable.replace, target / "checkpoint.note", note.encode(), 0o644)
     return Published(period.text, row.revision, from_ms(row.at), row.sha256, row.leaf, row.events, target, new)
 
 
