@@ -52,7 +52,7 @@ def synthetic(given: argparse.Namespace) -> None:
     blamed: collections.Counter[str] = collections.Counter()
     hands: collections.Counter[str] = collections.Counter()
     rendering, looking = [], []
-    kept: dict[str, list] = {"page": [], "ring": [], "features": [], "seals": []}
+    kept: dict[str, list] = {"page": [], "ring": [], "views": [], "residuals": [], "seals": []}
     until = time.monotonic() + given.seconds
     for i in range(given.pages):
         if time.monotonic() > until:
@@ -73,7 +73,8 @@ def synthetic(given: argparse.Namespace) -> None:
                 for one in seal.candidates(flat, grey=given.mode != "colour"):
                     kept["page"].append(i)
                     kept["ring"].append((one.x / seal.PX_MM, one.y / seal.PX_MM, one.radius / seal.PX_MM))
-                    kept["features"].append(one.features)
+                    kept["views"].append(one.view)
+                    kept["residuals"].append(one.residual)
                 kept["seals"].append(scan.truth.seals[0] if scan.truth.seals else (0.0, 0.0, 0.0))
                 if i % 100 == 99:
                     np.savez(given.keep, **{name: np.array(value) for name, value in kept.items()})
@@ -152,9 +153,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after that time; what was seen counts")
     parser.add_argument("--seed", type=int, default=80_000_000)
     parser.add_argument("--mode", default="colour", choices=("colour", "grey", "bilevel"))
-    parser.add_argument("--inks", default="evaluation", choices=("evaluation", "tuning", "development"))
+    parser.add_argument("--inks", default="evaluation", choices=("evaluation", "tuning", "development", "mixed"))
     parser.add_argument("--show", action="store_true", help="name the pages that went wrong")
-    parser.add_argument("--keep", type=Path, help="keep features of all rings in this .npz, to score other weights")
+    parser.add_argument("--keep", type=Path, help="keep views of all rings in this .npz, to score other weights")
     parser.add_argument("--real", type=Path, help="folder of PDF files")
     parser.add_argument("--labels", type=Path)
     given = parser.parse_args()

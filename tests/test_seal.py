@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen import canvas
@@ -224,17 +221,29 @@ def test_boxes_are_drawn() -> None:
         assert again.size_mm(1) == pytest.approx((210, 297), abs=1)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=64))
-def test_the_longest_gap(on: list[bool]) -> None:
-    longest = max((len(run) for run in "".join("x" if v else " " for v in on + on).split("x")), default=0)
-    assert seal._gap(np.array(on)) == pytest.approx(min(longest, len(on)) / len(on))
+def test_pieces_go_round_and_end_at_the_rim() -> None:
+    planes = np.arange(2 * 8 * 6 * 3, dtype=np.float32).reshape(2, 8, 6, 3)
+    pieces = seal.windows(planes, 3).reshape(2, 4, 3, 3, 3, 3)
+    assert (pieces[:, 1, 1] == planes[:, 1:4, 1:4]).all()
+    assert (pieces[:, 0, 1, 0] == planes[:, -1, 1:4]).all(), "the last angle is beside the first"
+    assert (pieces[:, :, 0, :, 0] == 0).all(), "there is nothing inside the centre"
+
+
+@pytest.mark.parametrize("which", ["colour", "grey"])
+def test_a_turned_ring_is_the_same_ring(which: str) -> None:
+    views = np.random.default_rng(3).integers(0, 255, (3, seal.ROWS, seal.COLUMNS, 3)).astype(np.uint8)
+    network = seal._weights(which)
+    radii, residuals = np.full(3, 70, np.float32), np.full(3, 1, np.float32)
+    one, other = (
+        network.scores(*seal.inputs(v, radii, residuals, which == "grey")) for v in (views, np.roll(views, 32, axis=1))
+    )
+    assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    path = Path(seal.__file__).parent / "weights" / "seal.json"
-    data = json.loads(path.read_text(encoding="utf-8"))
-    assert "bench/seal_train.py" in data["made"]
-    network = data["colour"]
-    assert seal._Network(network).w1.shape[1] == len(network["mean"])
-    with pytest.raises(ValueError, match="fit"):
-        seal._Network({**network, "mean": network["mean"][:-1]})
+    with np.load(Path(seal.__file__).parent / "weights" / "seal.npz", allow_pickle=False) as data:
+        arrays = {name.removeprefix("grey_"): data[name] for name in data.files if name.startswith("grey_")}
+    seal.Network(arrays)
+    for name in ("c1", "c2", "f1", "f2"):
+        with pytest.raises(ValueError, match="fit"):
+            seal.Network({**arrays, name: arrays[name][:-1]})
