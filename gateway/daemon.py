@@ -281,6 +281,8 @@ class Daemon:
         async def witness() -> None:
             try:
                 await witnesses.round(tell=tell)
+            except Failure as failure:
+                tell("", failure.private)
             except Exception:
                 self._log.exception("checkpoint not sent")
 
@@ -405,4 +407,7 @@ class Daemon:
 def serve(config_path: Path, *, json_log: bool = True) -> None:
     """Run the daemon in the foreground. Raises ConfigError for a configuration that cannot be used."""
     logs.configure(json=json_log)
+    # SQLite's driver lets go of the interpreter at every step of a statement and waits for it afterwards, by default
+    # 5 ms where another thread is busy: twenty steps a message, and the writer does nothing but wait.
+    sys.setswitchinterval(0.0005)
     asyncio.run(Daemon(config_path).run())

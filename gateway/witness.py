@@ -28,7 +28,7 @@ from gateway import database as db
 from gateway import durable, timestamps
 from gateway.archive import Archive, Notice, from_ms, stamp
 from gateway.config import Gateway, Timestamps, Witness
-from gateway.errors import Failure
+from gateway.errors import LOCAL_ERROR, Failure
 from gateway.hashtree import (
     BadProof,
     Checkpoint,
@@ -69,7 +69,10 @@ class Witnesses:
         note = await asyncio.to_thread(self.archive.log.newest_note)
         if not note:
             return
-        checkpoint = self.archive.log.open(note)
+        try:
+            checkpoint = self.archive.log.open(note)
+        except BadProof as error:
+            raise Failure(LOCAL_ERROR.text, f"log/checkpoint: {error}") from error
         states = await self.archive.database.read(_states)
         at = time.time() * 1000
         due = []

@@ -73,7 +73,7 @@ def run(config: Path, work: Callable[[Archive], Coroutine[Any, Any, int]]) -> No
     except KeyError as error:
         typer.echo(f"congvan: không có thư mang mã {error.args[0]} / no such case", err=True)
         code = EX_NO
-    except Damaged as error:
+    except (Damaged, BadProof) as error:
         typer.echo(f"congvan: {error}", err=True)
         code = EX_NO
     raise typer.Exit(code)
