@@ -116,6 +116,7 @@ FLAGS = {
     "recalled": "đã bị thu hồi",
     "replaced": "đã được thay thế",
     "forwarded": "chuyển tiếp văn bản của cơ quan khác",
+    "undelivered": "chưa giao được tới hộp thư",
     "check": "có trường cần kiểm tra",
     "not_ours": "số không do hệ thống cấp",
 }
@@ -767,6 +768,7 @@ def _shown(
     by_number = _by_number(connection, rows)
     cases = _cases(connection, keys)
     flagged = _flags(connection, rows)
+    arrived = _arrived(connection, rows)
     result = []
     for row in rows:
         mine = changes.get(row.id, [])
@@ -785,6 +787,9 @@ def _shown(
         if directory is not None:
             _from_directory(fields, row, directory)
         flags = list(flagged.get(row.id, ()))
+        states = arrived.get(row.id, {"delivered"})
+        if states == {"failed"}:
+            flags.append("undelivered")
         if row.direction == "out" and row.origin == "mail":
             ours = settings.of(row.agency).outgoing == "allocate"
             if directory is not None and _forwarded(fields, row, directory):
@@ -811,7 +816,7 @@ def _shown(
                 "registered_at": stamp(from_ms(row.at)),
                 "message_class": row.message_class,
                 **{column.name: fields[column.name][0] if column.name in fields else "" for column in _of(row)},
-                "status": status or ("03" if number is not None else "01") if row.direction == "in" else status,
+                "status": status or (_status(number, states) if row.direction == "in" else ""),
                 "flags": [name for name in FLAGS if name in flags],
                 "compared": compared,
                 "cases": cases.get(row.id, []),
@@ -828,6 +833,29 @@ def _shown(
             }
         )
     return result
+
+
+def _status(number: int | None, states: set[str]) -> str:
+    """Of an incoming entry about which nobody said anything: 03 with a number, 01 when it is in a mailbox."""
+    return "03" if number is not None else "01" if states & {"delivered", "seen"} else ""
+
+
+def _arrived(connection: Connection, rows: Iterable[Any]) -> dict[str, set[str]]:
+    """States of the recipients at the agency of incoming entries; those seen in a mailbox in another way have none."""
+    keys = [row.id for row in rows if row.direction == "in" and row.origin == "mail"]
+    s, r, e = db.register_source.c, db.recipient.c, _ENTRY.c
+    found: dict[str, set[str]] = {}
+    for begin in range(0, len(keys), 500):
+        question = (
+            select(s.entry, r.state)
+            .distinct()
+            .join(_ENTRY, e.id == s.entry)
+            .join(db.recipient, (r.message == s.message) & (r.agency == e.agency))
+            .where(s.entry.in_(keys[begin : begin + 500]), r.state.not_in(OUTSIDE))
+        )
+        for row in connection.execute(question):
+            found.setdefault(row.entry, set()).add(row.state)
+    return found
 
 
 def _of(row: Any) -> list[Column]:

@@ -570,7 +570,17 @@ def test_proposed_until_a_person_confirms(tmp_path):
         for n in (1, 2, 3):
             await archive.commit(message(n, paper(f"{n}/TB-SNV")))
         found = await rows(archive, settings, agency="ubnd")
-        assert [(x["number"], x["status"]) for x in found] == [(None, "01")] * 3
+        assert [(x["number"], x["status"]) for x in found] == [(None, "")] * 3  # on their way
+
+        def settle(state):
+            states = db.recipient.update().values(state=state)
+            return archive.database.write(lambda c: c.execute(states).rowcount)
+
+        await settle("failed")
+        assert {tuple(x["flags"]) for x in await rows(archive, settings, agency="ubnd")} == {("undelivered",)}
+        await settle("delivered")
+        found = await rows(archive, settings, agency="ubnd")
+        assert [(x["number"], x["status"], x["flags"]) for x in found] == [(None, "01", [])] * 3
         key = {x["document_code"]: x["id"] for x in found}
 
         def confirm(code, wanted=None):
