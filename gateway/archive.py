@@ -805,7 +805,7 @@ def _swap_checkpoint(connection: Connection, expected: int | None, fresh: dict[s
     """Compare and swap: signs only on top of the checkpoint that was seen, whoever else signs at the same time.
 
     Returns size and note of the one before when its ten minutes are over and it is to be kept."""
-    _take_turns(connection)  # else two gateways on PostgreSQL see the same one, and both sign
+    take_turns(connection)  # else two gateways on PostgreSQL see the same one, and both sign
     row = connection.execute(select(db.checkpoint).order_by(db.checkpoint.c.size.desc()).limit(1)).first()
     if (row.size if row else None) != expected:
         raise Failure(LOCAL_ERROR.text, "checkpoint: another process has just signed")
