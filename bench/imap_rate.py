@@ -76,17 +76,17 @@ def rss(pid: int) -> int:
     return 0
 
 
-def cpu(pid: int) -> float:
-    """CPU seconds of a process and of the workers below it, in user and kernel."""
-    total = 0.0
+def cpu(pid: int) -> tuple[float, float]:
+    """CPU seconds, user and kernel, of a process, and of the workers below it."""
+    total = [0.0, 0.0]
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(stat.parent.name) == pid or int(fields[1]) == pid:
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
+            total[int(fields[1]) == pid] += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total[0], total[1]
 
 
 def count(data: Path) -> int:
@@ -133,13 +133,18 @@ def main() -> None:
             gateway.start(120)
             assert gateway.process is not None
             pid = gateway.process.pid
-        began, most, used = time.monotonic(), 0, cpu(pid)
+        began, most, early = time.monotonic(), 0, None
         while (done := count(folder / "data")) < total:
+            if early is None and done > total // 10:  # by then the workers have started
+                early = (done, cpu(pid))
             most = max(most, rss(pid))
             time.sleep(0.5)
             if time.monotonic() - began > arguments.limit:
                 break
-        seconds, used = time.monotonic() - began, cpu(pid) - used
+        seconds, late = time.monotonic() - began, cpu(pid)
+        used = [0.0, 0.0]
+        if early is not None and done > early[0]:
+            used = [1000 * (late[one] - early[1][one]) / (done - early[0]) for one in (0, 1)]
         delays = [] if done < total else latency(dovecot.port, addresses[0], folder / "data", arguments.latency, total)
         if nursery is not None:
             nursery.kill(pid)
@@ -161,7 +166,8 @@ def main() -> None:
                 "mbsync_per_second": round(total / pulled, 1), "gateway_per_second": round(done / seconds, 1),
                 "times_slower": round(seconds / pulled * total / max(done, 1), 2),
                 "mbsync_cpu_ms": round(1000 * mbsync_used / (len(some) * arguments.messages), 2),
-                "gateway_cpu_ms": round(1000 * used / max(done, 1), 2), "daemon_rss_mib": round(most / 1024),
+                "daemon_cpu_ms": round(used[0], 2), "workers_cpu_ms": round(used[1], 2),
+                "daemon_rss_mib": round(most / 1024),
                 "latency_ms_median": round(1000 * statistics.median(delays)) if delays else None,
                 "latency_ms_max": round(1000 * max(delays)) if delays else None,
                 "load": os.getloadavg()[0],
