@@ -7,8 +7,8 @@ How a seal is found: the page is made white (`pages.flatten`); red edges vote al
 circles of 13 to 24 mm radius (50 dpi); each candidate is unwrapped around its centre (100 dpi), an ellipse of low order
 is fitted to its ring, and a small convolutional network looks at the straightened ring and its text band
 (`weights/seal.npz`, trained by bench/seal_train.py on synthetic scans only). The place on the page is not looked at:
-stamps stand anywhere; nor is the emblem inside. On grey and bilevel scans the same is done with darkness, but blue
-cannot be told from red: at best UNDECIDABLE, with the place.
+stamps stand anywhere; and the emblem inside counts for little. On grey and bilevel scans the same is done with
+darkness, but blue cannot be told from red: at best UNDECIDABLE, with the place.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def find(flat: Image, *, grey: bool = False) -> list[tuple[float, Candidate]]:
     if not rings:
         return []
     views, radii, residuals = stacked(rings)
-    scores = weights.scores(*inputs(rims(views), radii, residuals, grey))
+    # The rim decides; the whole may not speak clearly against it (a disc without a rim of its own is no seal).
+    whole = weights.scores(*inputs(views, radii, residuals, grey))
+    scores = np.minimum(weights.scores(*inputs(rims(views), radii, residuals, grey)), WHOLE * whole)
     scored = sorted(zip(scores.tolist(), rings, strict=True), key=lambda pair: -pair[0])
     kept: list[tuple[float, Candidate]] = []
     for score, candidate in scored:
@@ -415,10 +417,11 @@ def inputs(views: NDArray, radii: Floats, residuals: Floats, grey: bool) -> tupl
     return planes, numbers.astype(np.float32)
 
 
-#: Radii within which nothing is looked at when a ring is scored. Emblems, stars and names inside differ from seal to
-#: seal, and real ones from those drawn for training: three of 17 real seals had 0.3 to 0.4 with their emblem and have
-#: 0.96 and more without, and no page without a seal came above 0.15.
-CORE = 0.55
+#: Radii within which nothing is looked at when the rim of a ring is scored. Emblems, stars and names inside differ from
+#: seal to seal, and real ones from those drawn for training: three of 17 real seals had 0.26 to 0.44 with their emblem
+#: and have 0.96 and more without. Under 0.6 / WHOLE with it a ring is none whatever its rim says: emblems, whose red
+#: disc the rim does not show, have 0.05.
+CORE, WHOLE = 0.55, 4.0
 
 
 def rims(views: Image) -> Image:
