@@ -1336,6 +1336,12 @@ def prove(connection: Connection, period: Period) -> Proof:
     """Hold the events of a period against the archived messages: each record says what its message counts as, and the
     digest of the record is in the message's leaf of the tree."""
     proof = Proof()
+    for month in period.months:  # one by one: a year of events need not fit into memory
+        _prove_month(connection, proof, Period.parse(month))
+    return proof
+
+
+def _prove_month(connection: Connection, proof: Proof, period: Period) -> None:
     m, e = db.message.c, db.event.c
     known: dict[str, list[Any]] = defaultdict(list)  # events by the case they name
     columns = (e.key, e.kind, e.agency, e.direction, e.message_class, e.profile, e.rule, e.mode, e.value, e.scope)
@@ -1364,7 +1370,6 @@ def prove(connection: Connection, period: Period) -> Proof:
             proof.messages += 1
             _prove_one(connection, proof, row, known.pop(row.id, []), leaves.get(row.id))
     _prove_rest(connection, proof, known)
-    return proof
 
 
 def _record_digests(connection: Connection, period: Period) -> dict[str, str]:
