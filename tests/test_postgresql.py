@@ -185,3 +185,23 @@ def test_two_gateways_tell_an_alert_once(server, tmp_path):
 
     asyncio.run(work())
     receiver.close()
+
+
+def test_of_two_that_sign_at_once_one_is_told_so(server, tmp_path):
+    url, _ = server
+
+    async def work():
+        one = Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS)
+        two = Archive(db.Database.open(url), Store(tmp_path / "blobs"), SETTINGS)
+        await one.start()
+        for n in range(10):
+            await one.commit(case(number=n))
+            answers = await asyncio.gather(one.checkpoint(), two.checkpoint(), return_exceptions=True)
+            assert any(not isinstance(answer, BaseException) for answer in answers)
+            question = select(func.count()).select_from(db.checkpoint)
+            rows = await one.database.read(lambda c, question=question: c.execute(question).scalar())
+            assert rows == 1  # all of the same ten minutes: each replaces the one before
+        await close(one)
+        await close(two)
+
+    asyncio.run(work())
