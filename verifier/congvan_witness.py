@@ -248,6 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
         witness = Witness(given.folder)
         witness.logs()
         address, _, port = given.listen.rpartition(":")
+        if not port.isdigit():
+            raise Usage(f"--listen {given.listen!r}: address:port, such as 127.0.0.1:8642")
         with server(witness, address.strip("[]") or "127.0.0.1", int(port)) as running:
             print(f"serving on {running.server_address[0]}:{running.server_address[1]}", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
