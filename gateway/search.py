@@ -833,6 +833,10 @@ def _find(words: tuple[str, ...], prefix: bool, text: str) -> list[tuple[int, in
 # ---------------------------------------------------------------------- SQLite
 
 
+_MENDED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CANTOPEN,
+           sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_FORMAT)  # fmt: skip
+
+
 class SqliteIndex(Index):
     """`index.db` beside an SQLite database: FTS5 without content, once for words and once for words with accents."""
 
@@ -864,7 +868,9 @@ class SqliteIndex(Index):
 
     def _again(self, error: Exception) -> None:
         self._drop()
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        # Locked, full, out of memory: a new index mends none of it. It mends a damaged file, and one without its tables.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code not in _MENDED or str(error).startswith("fts5"):
             raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
         try:
             for path in self._files():
