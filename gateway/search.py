@@ -868,7 +868,7 @@ class SqliteIndex(Index):
 
     def _again(self, error: Exception) -> None:
         self._drop()
-        # Locked, full, out of memory: a new index mends none of it. It mends a damaged file, and one without its tables.
+        # Locked, full, out of memory: a new index mends none of it. It mends damage, and lost tables.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code not in _MENDED or str(error).startswith("fts5"):
             raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
