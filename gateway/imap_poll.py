@@ -30,6 +30,9 @@ from gateway.wire import BodyWriter, Pool
 
 #: Messages in one FETCH, and how many rows of the backlog are read at a time.
 BATCH, BACKLOG = 64, 256
+#: Batches of one server in memory at a time, each as large as `memory` of the settings: hundreds of mailboxes take no
+#: more, and a server that stalls keeps no other waiting.
+IN_MEMORY = 8
 #: Connections of one server that log in at the same time.
 LOGINS = 4
 #: Seconds for one command, however slowly the server drips: then the connection is cut.
@@ -69,6 +72,7 @@ class _Server:
     settings: config.ImapServer
     slots: asyncio.Semaphore
     logins: asyncio.Semaphore
+    room: asyncio.Semaphore
     failures: int = 0
     until: float = 0.0
     inexact: int = 0  # messages that were shorter than announced, twice the same
@@ -160,7 +164,9 @@ class Poller:
         self._threads = ThreadPoolExecutor(settings.connections, "imap")
         self._mailboxes: dict[str, _Mailbox] = {}
         for one in settings.servers:
-            server = _Server(one, asyncio.Semaphore(one.connections), asyncio.Semaphore(LOGINS))
+            server = _Server(
+                one, asyncio.Semaphore(one.connections), asyncio.Semaphore(LOGINS), asyncio.Semaphore(IN_MEMORY)
+            )
             for account in one.accounts:
                 self._mailboxes[account.address] = _Mailbox(account, server)
 
@@ -367,21 +373,28 @@ class Poller:
             if not rows:
                 return
             batches = self._batches(rows)
-            fetching = asyncio.create_task(self._fetch(box, link, row, batches[0]))
+            coming: asyncio.Task[list[_Fetched]] | None = asyncio.create_task(
+                self._fetch_in_turn(box, link, row, batches[0])
+            )
             try:
-                for number in range(len(batches)):
-                    fetched = await fetching
-                    if number + 1 < len(batches):
-                        fetching = asyncio.create_task(self._fetch(box, link, row, batches[number + 1]))
-                    before = await self._before(box, row, fetched)
-                    await asyncio.gather(*(self._one(box, link, row, one, before) for one in fetched))
+                for batch in (*batches[1:], None):
+                    assert coming is not None
+                    fetched, coming = await coming, None
+                    try:
+                        if batch is not None:
+                            coming = asyncio.create_task(self._fetch_in_turn(box, link, row, batch))
+                        before = await self._before(box, row, fetched)
+                        await asyncio.gather(*(self._one(box, link, row, one, before) for one in fetched))
+                    finally:
+                        box.server.room.release()
             finally:
-                if not fetching.done():
-                    fetching.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Failure, Refused, TimeoutError, *TROUBLE):
-                    for one in await fetching:
-                        if one.body is not None:
-                            one.body.close()
+                if coming is not None:
+                    coming.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Failure, Refused, TimeoutError, *TROUBLE):
+                        for one in await coming:
+                            if one.body is not None:
+                                one.body.close()
+                        box.server.room.release()
 
     def _batches(self, rows: list[Any]) -> list[list[Any]]:
         """Small messages together, within the memory; a large one by itself."""
@@ -401,6 +414,15 @@ class Poller:
         return batches
 
     # ------------------------------------------------------------------ bytes
+
+    async def _fetch_in_turn(self, box: _Mailbox, link: _Link, row: dict[str, Any], rows: list[Any]) -> list[_Fetched]:
+        """`_fetch` when there is room; who gets the messages gives the room back."""
+        await box.server.room.acquire()
+        try:
+            return await self._fetch(box, link, row, rows)
+        except BaseException:
+            box.server.room.release()
+            raise
 
     async def _fetch(self, box: _Mailbox, link: _Link, row: dict[str, Any], rows: list[Any]) -> list[_Fetched]:
         """The bytes of some messages. What a server cannot give of one message does not concern the others; a broken
