@@ -553,6 +553,7 @@ async def _carry_out(archive: Archive, proposal: dict[str, Any]) -> int:
         # The index forgets the words first and knows how many are gone: when the machine stops in between, it sees
         # that it knows of fewer than there are, and is made again.
         await archive._blocking(archive.index.forget, some, meanwhile)
+    await archive._blocking(archive.index.scrub)
     # Bytes last, when a signed leaf says that they go on purpose. Also those of a step that was interrupted.
     await _sign(archive)
     digests = await archive.database.read(lambda connection: _unused(connection, proposal["cases"]))

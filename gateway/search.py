@@ -419,7 +419,7 @@ class Index(abc.ABC):
     errors: tuple[type[Exception], ...] = ()
 
     def _state(self) -> tuple[int, int, int]:
-        """Next leaf, leaves there are, how many leaves the next transaction may read."""
+        """Next leaf, leaves there are, messages that are destroyed. Raises Stale."""
         (state,) = self._run("SELECT version, next, gone FROM search_state")
         if state["version"] != VERSION:
             raise Stale(f"an index of version {state['version']}")
@@ -493,7 +493,7 @@ class Index(abc.ABC):
         self._add_words(entries)
 
     def forget(self, cases: Sequence[str], meanwhile: Callable[[], int]) -> None:
-        """Take the words of these messages out for good. meanwhile: called between; it removes their texts from the
+        """Take the words of these messages out. meanwhile: called between; it removes their texts from the
         archive's tables and returns how many messages are destroyed by now. When it raises, nothing has changed;
         when everything stops after it, the index is made again, because it knows of fewer. Raises Failure."""
         with self._lock:
@@ -510,14 +510,20 @@ class Index(abc.ABC):
                     gone = meanwhile()
                     self._add(list(self._entries(f"l.case_id IN ({marks})", list(cases))))
                     self._run("UPDATE search_state SET gone = ?", (gone,))
-                with self._reading():
-                    self._scrub()
             except (Stale, *self.errors) as error:
                 raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
 
+    def scrub(self) -> None:
+        """Overwrite what `forget` took out: once, after all of it. Raises Failure."""
+        with self._lock:
+            try:
+                with self._reading():
+                    self._scrub()
+            except self.errors as error:
+                raise Failure(LOCAL_ERROR.text, f"search index: {error}") from error
+
     @abc.abstractmethod
-    def _scrub(self) -> None:
-        """Overwrite what was taken out."""
+    def _scrub(self) -> None: ...
 
     def rebuild(self, progress: Progress | None = None) -> None:
         """Throw the index away and make it again. Raises Failure."""
