@@ -164,7 +164,7 @@ def enter(
     if message is None:
         return []
     entries = []
-    places = _placements(message, settings, agencies)
+    places = _placements(connection, message, settings, agencies)
     if places:  # the order of locks is the same everywhere: leaves, then series
         archive.take_turns(connection)
     for place in places:
@@ -202,7 +202,7 @@ def placements(
     return [
         place
         for message in _messages(connection, [case], settings)
-        for place in _placements(message, settings, agencies)
+        for place in _placements(connection, message, settings, agencies)
     ]
 
 
@@ -235,11 +235,11 @@ def _messages(connection: Connection, cases: list[str], settings: Registers | No
         m.id, m.kind, m.direction, m.channel, m.login, m.agency, m.message_class, m.message_id, m.received_at,
         m.header_from, m.sender, m.delivery_mode, m.record, t.texts,
     ).outerjoin(db.fulltext, t.message == m.id)  # fmt: skip
-    never = unregistered(settings) if settings is not None else frozenset()
+    out = never(settings) if settings is not None else frozenset()
     question = question.where(m.id.not_in(DESTROYED))
     found = []
     for row in connection.execute(question.where(m.id.in_(cases)).order_by(m.id)).all():
-        if row.kind not in RECEIVED or row.message_class in never:
+        if row.kind not in RECEIVED or row.message_class in out:
             continue
         reached = connection.execute(
             select(r.address, r.agency).where(r.message == row.id, r.state.not_in(OUTSIDE)).order_by(r.id)
@@ -254,16 +254,37 @@ def _messages(connection: Connection, cases: list[str], settings: Registers | No
     return found
 
 
-def _placements(message: _Message, settings: Registers, agencies: Collection[str]) -> list[Placement]:
+def _placements(
+    connection: Connection, message: _Message, settings: Registers, agencies: Collection[str]
+) -> list[Placement]:
     sides = _sides(message, agencies)
     if not sides:
         return []
     found = _documents(message, settings)
+    asked = message.message_class == _NUMBERED and _NUMBERED not in settings.also
     return [
         Placement(entry_id(agency, direction, one.identity), agency, direction, clean(one.path))
         for direction, agency in sides
         for one in found
+        if not asked or (direction == "out" and _was_given(connection, agency, one.document))
     ]
+
+
+#: A comment is not registered, unless its agency took a number for it: then it stands in the register already.
+_NUMBERED = "COMMENT"
+
+
+def _was_given(connection: Connection, agency: str, document: Document) -> bool:
+    """Did the gateway give the number of this document?"""
+    code = document.code.value if document.code is not None else ""
+    digits = re.match(r"\d+", split_code(code)[0])
+    if digits is None:
+        return False
+    n = db.register_number.c
+    rows = connection.execute(
+        select(n.code).where(n.agency == agency, n.number == int(digits[0]), n.series != ARRIVALS, n.state == "used")
+    )
+    return document_key(code) in {document_key(given) for given in rows.scalars()}
 
 
 class Follower:
@@ -284,9 +305,9 @@ class Follower:
             self._log.exception("no entry in the registers", case=case, help="congvan register rebuild")
 
 
-def unregistered(settings: Registers) -> frozenset[str]:
-    """Classes of messages that no register takes."""
-    return _NEVER - frozenset(settings.also)
+def never(settings: Registers) -> frozenset[str]:
+    """Classes of messages that cannot be in a register."""
+    return _NEVER - frozenset(settings.also) - {_NUMBERED}
 
 
 def entry_id(agency: str, direction: str, identity: str) -> str:
@@ -774,7 +795,7 @@ def _shown(
         mine = changes.get(row.id, [])
         number_row = given.get(row.id)
         if row.direction == "out" and number_row is None:
-            number_row = by_number.get((row.agency, row.year, row.series, row.number))
+            number_row = next((by_number[name] for name in _names(row) if name in by_number), None)
         fields = json.loads(row.fields)
         if number_row is not None:  # what was said when the number was given fills what the document does not say
             fields = {**json.loads(number_row.fields), **fields}
@@ -809,7 +830,7 @@ def _shown(
                 "year": row.year,
                 "origin": row.origin,
                 "number": number,
-                "series": row.series if row.direction == "out" else ARRIVALS,
+                "series": number_row.series if number_row is not None else row.series or ARRIVALS,
                 "state": "registered",
                 "day": row.day,
                 "at": row.at,
@@ -895,27 +916,36 @@ LEVELS = {
 }  # fmt: skip
 
 
-def _by_number(connection: Connection, rows: Iterable[Any]) -> dict[tuple[str, int, str, int], Any]:
-    """Numbers of the outgoing series of these entries."""
-    found = {}
-    wanted = {(row.agency, row.year, row.series) for row in rows if row.direction == "out" and row.number is not None}
-    for agency, year, series in wanted:
-        for one in numbers.numbers(connection, agency, year, series):
-            found[agency, year, series, one.number] = one
+def _by_number(connection: Connection, rows: Iterable[Any]) -> dict[tuple[Any, ...], Any]:
+    """Numbers that were given in the years of these outgoing entries, by `_names`."""
+    found: dict[tuple[Any, ...], Any] = {}
+    for agency, year in {(row.agency, row.year) for row in rows if row.direction == "out"}:
+        for one in numbers.numbers(connection, agency, year):
+            if one.series != ARRIVALS:
+                found[agency, year, one.series, one.number] = one
+                if one.code:
+                    found[agency, year, document_key(one.code)] = one
     return found
+
+
+def _names(row: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What finds the number of an outgoing entry: as it is written on the document, then its place in the series (the
+    kind may have been read wrong, or the symbol)."""
+    return (row.agency, row.year, row.document_key or None), (row.agency, row.year, row.series, row.number)
 
 
 def _bare_numbers(
     connection: Connection, query: Query, rows: Iterable[Any], settings: Registers
 ) -> list[dict[str, Any]]:
     """Numbers without an entry: given and not used yet, or cancelled."""
-    seen = {(row.agency, row.year, row.series, row.number) for row in rows if row.direction == "out"}
+    seen = {name for row in rows if row.direction == "out" for name in _names(row)}
     result = []
     for row in numbers.numbers(connection, query.agency, query.year):
         direction = "in" if row.series == ARRIVALS else "out"
         if row.entry or row.state == "reserved" or query.direction not in ("", direction):
             continue
-        if (row.agency, row.year, row.series, row.number) in seen and row.state != "cancelled":
+        names = ((row.agency, row.year, document_key(row.code)), (row.agency, row.year, row.series, row.number))
+        if row.state != "cancelled" and any(name in seen for name in names):
             continue
         fields = effective({**json.loads(row.fields), "document_code": [row.code, "gateway", 1.0]}, ())
         at = from_ms(row.at)

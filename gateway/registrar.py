@@ -375,7 +375,7 @@ def _counts(settings: Registers) -> tuple[Any, ...]:
     m, r = db.message.c, db.recipient.c
     reached = exists().where(r.message == m.id, r.state.not_in(register.OUTSIDE))
     kept = m.id.not_in(register.DESTROYED)
-    return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.unregistered(settings)), reached, kept
+    return m.kind.in_(register.RECEIVED), m.message_class.not_in(register.never(settings)), reached, kept
 
 
 #: Days that `heal` looks back for messages without an entry.

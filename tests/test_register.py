@@ -557,6 +557,18 @@ def test_a_number_that_was_given_beforehand_meets_its_document(tmp_path):
         assert found[0]["file_code"] == "HS-01" and found[0]["abstract"] == "Về việc sử dụng văn bản điện tử"
         assert found[1]["description"] == "SỐ HỦY: gõ nhầm"
         assert await give() == (3, "03/TB-SNV")
+        # A comment has no entry, but this one took a number; the kind was misread, and the number is its own still.
+        comment = paper("03/TB-SNV")
+        misread = comment.document.model_copy(update={"kind": comment.document.kind.model_copy(update={"value": "CV"})})
+        await archive.commit(message(7, comment.model_copy(update={"document": misread}), message_class="COMMENT"))
+        found = {x["document_code"]: x for x in await rows(archive, direction="out")}
+        one = found["03/TB-SNV"]
+        assert (one["state"], one["number"], one["series"], one["flags"]) == ("registered", 3, "TB", [])
+        await archive.database.write(lambda c: registrar.reserve(c, series, 20, 22, who="x", reason="giấy"))
+        await archive.commit(message(8, paper("")))
+        # A document without a number is nobody's reserved one; the comment came to nobody's register.
+        assert [x["number"] for x in await rows(archive, direction="out")].count(None) == 1
+        assert [x["document_code"] for x in await rows(archive, direction="in")] == ["01/TB-SNV", ""]
         await archive.commit(message(2, paper("04/TB-SNV")))  # without asking
         assert await give() == (5, "05/TB-SNV")
 
