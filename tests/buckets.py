@@ -25,8 +25,8 @@ def program() -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on. The server adds 10000 for its own talk; both stay below 32768, where the kernel does
-    not take ports for connections, so that they are still free at the next start."""
+    """Ports that nobody listens on. The server adds 10000 for its own talk; both stay below 32768, where the kernel
+    does not take ports for connections, so that they are still free at the next start."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
         for port in range(10111 + os.getpid() % 500 * 20, 22700):
