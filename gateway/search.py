@@ -22,7 +22,7 @@ import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -31,7 +31,7 @@ from gateway.errors import LOCAL_ERROR, Failure
 from gateway.vietnamese import fold, nfc
 
 #: Raised with every change of what the index holds: an index of another version is made again.
-VERSION = 3
+VERSION = 4
 FIELDS = ("subject", "number", "abstract", "signer", "issuing", "files", "body", "sender", "recipients")
 #: Documents whose title has the words come before those that have them somewhere.
 TITLE = ("subject", "number", "abstract")
@@ -128,7 +128,7 @@ class Query:
     but texts that have them as given come first. number: a document's number in any spelling, its beginning up to a
     `/` or `-`, or its symbol alone (`CT-UBND`). digest: SHA-256 of a message, an attachment or a signed revision, or
     at least its first 8 digits. agency: ids, any of them. sort: one of `SORTS`; empty means `best` where words are
-    asked for, else `newest`.
+    asked for, else `newest`. sender_is, recipient_is: whole addresses, lower case.
     """
 
     text: str = ""
@@ -151,6 +151,8 @@ class Query:
     limit: int = 50
     offset: int = 0
     sort: str = ""
+    sender_is: str = ""
+    recipient_is: str = ""
 
     def empty(self) -> bool:
         return not any(getattr(self, one.name) for one in fields(self) if one.name not in ("limit", "offset", "sort"))
@@ -209,6 +211,7 @@ class Entry:
     size: int
     number: str
     agencies: set[str]
+    addresses: set[str]
     numbers: set[str]
     digests: set[str]
     rules: set[str]
@@ -254,6 +257,7 @@ def entry(
         size=row["size"],
         number=_sortable(row["document_code"]),
         agencies={row["agency"], *(one["agency"] for one in to)} - {""},
+        addresses=_addresses("<", [row["sender"], row["header_from"], row["login"]]) | _addresses(">", readers),
         numbers={key for code in codes for key in _number_keys(code)},
         digests={row["sha256"], *(one["sha256"] for one in files)},
         rules={one["rule"] for one in verdict.get("findings", ())},
@@ -285,6 +289,14 @@ def _when(row: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
 
 def _joined(pieces: Iterable[str]) -> str:
     return f"\n{GAP}\n".join(dict.fromkeys(piece for piece in pieces if piece))
+
+
+_ADDRESS = re.compile(r"[^\s<>,;]+@[^\s<>,;]+")
+
+
+def _addresses(way: str, pieces: Iterable[str]) -> set[str]:
+    """Whole addresses, lower case, behind `<` for who sent and `>` for who was to read."""
+    return {way + found.lower() for piece in pieces for found in _ADDRESS.findall(piece)}
 
 
 def _sortable(code: str) -> str:
@@ -332,13 +344,13 @@ TABLES = (
     "CREATE INDEX search_doc_at ON search_doc (at)",
     *(
         f"CREATE TABLE search_{name} (value TEXT NOT NULL, doc INTEGER NOT NULL, PRIMARY KEY (value, doc))"
-        for name in ("agency", "number", "digest", "rule")
+        for name in ("agency", "address", "number", "digest", "rule")
     ),
     "CREATE TABLE search_revision (value TEXT NOT NULL, doc INTEGER NOT NULL, path TEXT NOT NULL, length BIGINT NOT "
     "NULL, PRIMARY KEY (value, doc, path))",
 )
-NAMES = ("search_state", "search_doc", "search_agency", "search_number", "search_digest", "search_rule",
-         "search_revision")  # fmt: skip
+NAMES = ("search_state", "search_doc", "search_agency", "search_address", "search_number", "search_digest",
+         "search_rule", "search_revision")  # fmt: skip
 
 
 class Stale(Exception):
@@ -478,6 +490,7 @@ class Index(abc.ABC):
         )
         for name, values in (
             ("agency", lambda e: e.agencies),
+            ("address", lambda e: e.addresses),
             ("number", lambda e: e.numbers),
             ("digest", lambda e: e.digests),
             ("rule", lambda e: e.rules),
@@ -504,7 +517,7 @@ class Index(abc.ABC):
                     old = list(self._entries(f"l.case_id IN ({marks})", list(cases)))
                     for one in old:
                         self._drop_words(one)
-                        for name in ("agency", "number", "digest", "rule", "revision"):
+                        for name in ("agency", "address", "number", "digest", "rule", "revision"):
                             self._run(f"DELETE FROM search_{name} WHERE doc = ?", (one.id,))
                         self._run("DELETE FROM search_doc WHERE id = ?", (one.id,))
                     gone = meanwhile()
@@ -553,7 +566,8 @@ class Index(abc.ABC):
         """All cases that a query finds, oldest first. Raises Failure."""
 
         def ask(_: int) -> list[str]:
-            source, where, values = self._where(query, query.terms(), False)
+            asked = self._whole_addresses(query)
+            source, where, values = self._where(asked, asked.terms(), False)
             question = f"SELECT d.case_id AS case_id FROM {source} WHERE {where} ORDER BY d.id"
             return [row["case_id"] for row in self._run(question, values)]
 
@@ -669,6 +683,9 @@ class Index(abc.ABC):
         if query.agency:
             ids = [query.agency] if isinstance(query.agency, str) else list(query.agency)
             listed("agency", f"value IN ({', '.join('?' * len(ids))})", *ids)
+        for way, address in (("<", query.sender_is), (">", query.recipient_is)):
+            if address:
+                listed("address", "value = ?", way + address)
         if query.rule:
             rule = query.rule.strip().upper()
             if rule.endswith("*"):
@@ -689,7 +706,18 @@ class Index(abc.ABC):
             need("d.at < ?", query.until)
         return source, " AND ".join(where) or "1 = 1", values
 
+    def _whole_addresses(self, query: Query) -> Query:
+        """An address that is there as a whole is looked up; its words alone stand in half the archive."""
+        for name, way in (("sender", "<"), ("recipient", ">")):
+            given = getattr(query, name).strip().lower()
+            if _ADDRESS.fullmatch(given) and list(
+                self._run("SELECT doc FROM search_address WHERE value = ? LIMIT 1", (way + given,))
+            ):
+                query = replace(query, **{name: "", f"{name}_is": given})
+        return query
+
     def _ask(self, query: Query, lag: int) -> Page:
+        query = self._whole_addresses(query)
         wanted = query.terms()
         sort = query.sort or ("best" if wanted else "newest")
         source, where, values = self._where(query, wanted, False)
