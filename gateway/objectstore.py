@@ -146,7 +146,7 @@ class ObjectStore(Store):
 
     def _put(self, chunks: Iterable[bytes], sha256: str) -> None:
         key = self._key(sha256, self._kind)
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._temporary) as body:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._temporary)) as body:
             digest = hashlib.md5(usedforsecurity=False)
             for piece in self._written(chunks, sha256):
                 digest.update(piece)
