@@ -1102,8 +1102,10 @@ def links(connection: Connection, row: Any) -> list[dict[str, Any]]:
         .order_by(link.entry)
     )
     for one in connection.execute(back):
-        if row.id in _meant(connection, _row(connection, one.entry), one.target):
-            put(one.kind, "from", one.entry, [one.entry], one.source, one.confidence / 100)
+        other_row = _row(connection, one.entry)
+        if row.id in _meant(connection, other_row, one.target):
+            said = other_row.document_key
+            put(one.kind, "from", one.entry, [one.entry], one.source, one.confidence / 100, said)
     changes = select(db.register_change).where(db.register_change.c.field.in_(("link", "unlink")))
     about = db.register_change.c
     question = changes.where((about.about == row.id) | about.new.endswith(f":{row.id}")).order_by(about.id)
