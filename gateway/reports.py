@@ -526,7 +526,7 @@ def _replace(target: Path, files: Iterable[tuple[str, bytes]]) -> None:
             target.rename(old)
         fresh.rename(target)
     except OSError as error:
-        raise Failure(LOCAL_ERROR.text, f"{target}: {error.strerror or error}") from error
+        raise Failure(LOCAL_ERROR.text, f"{error.filename or target}: {error.strerror or error}") from error
     finally:
         for path in (fresh, old):
             shutil.rmtree(path, ignore_errors=True)
