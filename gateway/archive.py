@@ -845,7 +845,7 @@ def _anchor(connection: Connection) -> int:
                 {"witness": row.name, "time": row.at // 1000, "sha256": hashlib.sha256(line.encode()).hexdigest()}
                 for row in found
                 if row.name != "timestamps"
-                for line in row.data.decode().splitlines()
+                for line in row.data.decode()[:-1].split("\n")
             ],
         }
         for row in found:

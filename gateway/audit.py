@@ -204,7 +204,7 @@ class _Audit:
             except (KeyError, TypeError, ValueError):
                 self.damage("leaf_changed", place, "", "an anchor that names nothing")
         for row in connection.execute(select(db.attest).where(db.attest.c.leaf.is_(None))):
-            digests = {hashlib.sha256(one).hexdigest(): row.name for one in row.data.splitlines()}
+            digests = {hashlib.sha256(one).hexdigest(): row.name for one in row.data[:-1].split(b"\n")}
             stamp_digest = hashlib.sha256(row.data).hexdigest() if row.name == "timestamps" else ""
             self._attested(None, row.size, "", {} if stamp_digest else digests, stamp_digest)
         try:
@@ -231,7 +231,7 @@ class _Audit:
             if note and hashlib.sha256(f"{body}\n".encode()).hexdigest() != note:
                 self.damage("evidence_changed", place, "", f"{name}.note is not the one that was anchored")
             else:
-                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines.splitlines()}
+                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines[:-1].split("\n")}
                 for digest, witness in wanted.items():
                     if digest not in there:
                         self.damage("evidence_missing", place, "", f"{name}.note: the signature of {witness} is gone")

@@ -376,7 +376,7 @@ def split_note(note: str) -> tuple[str, list[str]]:
     body, gap, signatures = note.rpartition("\n\n")
     if not gap or not signatures.endswith("\n"):
         raise BadProof("not a signed note")
-    return body + "\n", signatures.splitlines()
+    return body + "\n", signatures[:-1].split("\n")  # not splitlines, which takes other letters for line ends too
 
 
 def signatures_by(

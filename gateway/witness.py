@@ -138,7 +138,7 @@ class Witnesses:
             raise Unwilling("it names another size each time")
         body = split_note(note)[0]
         try:
-            found = list(signatures_by(body, answer.decode().splitlines(), keys))
+            found = list(signatures_by(body, answer.decode().removesuffix("\n").split("\n"), keys))
         except (BadProof, UnicodeDecodeError) as error:
             raise Unwilling(f"its answer does not hold: {error}") from None
         if not found:

@@ -206,3 +206,14 @@ def test_checkpoints():
     ):
         with pytest.raises(ht.BadProof):
             ht.Checkpoint.parse(bad)
+
+
+def test_only_a_line_feed_ends_a_line():
+    """A flipped bit makes a vertical tab of it, which many take for a line end: then two notes would say the same."""
+    signer = ht.Signer("a", b"k" * 32)
+    body = ht.Checkpoint("a", 1, b"r" * 32).body()
+    note = signer.sign(body) + ht.Signer("b", b"k" * 32).sign(body).removeprefix(body + "\n")
+    assert ht.open_note(note, signer.verifier) == body
+    for other in "\v\f\r\x1c\x85\u2028":
+        with pytest.raises(ht.BadProof):
+            ht.open_note(note.replace("\n\u2014 b", f"{other}\u2014 b"), signer.verifier)

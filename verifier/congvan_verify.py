@@ -132,7 +132,7 @@ def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     if not gap or not tail.endswith("\n"):
         raise Wrong("not a signed checkpoint")
     signatures = []
-    for line in tail.splitlines():
+    for line in tail[:-1].split("\n"):  # not splitlines, which takes other letters for line ends too
         found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
         if not found:
             raise Wrong("a signature line is malformed")
@@ -507,7 +507,7 @@ class Audit:
                 if not gap or hashlib.sha256(f"{body}\n".encode()).hexdigest() != told["note"]:
                     self.wrong("evidence_changed", place, f"{name}.note is not the one that was anchored")
                     continue
-                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines.splitlines()}
+                there = {hashlib.sha256(line.encode()).hexdigest() for line in lines[:-1].split("\n")}
                 for one in told["cosignatures"]:
                     if one["sha256"] not in there:
                         self.wrong("evidence_missing", place, f"{name}.note: the signature of {one['witness']} is gone")
