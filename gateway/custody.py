@@ -183,13 +183,15 @@ async def recall(archive: Archive, case: str, person: Person, reason: str, undo:
     def write(connection: Connection) -> None:
         there = connection.execute(select(db.recall).where(db.recall.c.message == case)).first()
         if undo and there is None:
-            raise Failure("", f"{case}: no recall was entered by a person", retryable=False)
+            raise Failure("", f"{case}: chưa ai ghi nhận thu hồi / no recall was entered by a person", retryable=False)
         if undo:
             connection.execute(delete(db.recall).where(db.recall.c.message == case))
         else:
             row = {"message": case, "at": _now(), "who": person.name, "reason": clean(reason)}
             if not db.insert(connection, db.recall, [row], ignore=True):
-                raise Failure("", f"{case}: its recall was entered before", retryable=False)
+                raise Failure(
+                    "", f"{case}: đã ghi nhận thu hồi từ trước / its recall was entered before", retryable=False
+                )
         leaf(connection, "recall", {**person.told(), "act": "undo" if undo else "recall", "reason": reason}, case=case)
 
     await archive.database.write(write)
@@ -287,14 +289,14 @@ async def lay_hold(archive: Archive, name: str, query: Query, person: Person, re
     """Forbid that anything the question finds is destroyed, now or later. Returns how many it finds now. Raises
     Failure, not retryable when the name is taken or the question empty."""
     if query.empty():
-        raise Failure("", "a hold needs a question: which messages?", retryable=False)
+        raise Failure("", "lệnh giữ cần câu tìm: thư nào? / a hold needs a search: which messages?", retryable=False)
     cases = await archive._blocking(archive.index.cases, query)
 
     def write(connection: Connection) -> None:
         row = {"name": name, "question": json.dumps(query.given(), ensure_ascii=False), "at": _now(),
                "who": person.name, "reason": clean(reason)}  # fmt: skip
         if not db.insert(connection, db.hold, [row], ignore=True):
-            raise Failure("", f"hold {name!r} is there already", retryable=False)
+            raise Failure("", f"lệnh giữ {name!r} đã có / is there already", retryable=False)
         db.insert(connection, db.hold_case, [{"hold": name, "message": one} for one in cases])
         body = {**person.told(), "act": "lay", "hold": name, "question": query.given(), "reason": reason}
         leaf(connection, "hold", {**body, "count": len(cases)})
@@ -314,7 +316,7 @@ async def release_hold(archive: Archive, name: str, person: Person, reason: str)
             .values(released_at=_now(), released_by=person.name, release_reason=clean(reason))
         )
         if not changed.rowcount:
-            raise Failure("", f"no hold {name!r} is in force", retryable=False)
+            raise Failure("", f"không có lệnh giữ {name!r} đang hiệu lực / no such hold is in force", retryable=False)
         leaf(connection, "hold", {**person.told(), "act": "release", "hold": name, "reason": reason})
 
     await archive.database.write(write)
@@ -355,7 +357,7 @@ async def _held(archive: Archive) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Proposal:
-    """What may go and what may not. refused: case to the reason, English."""
+    """What may go and what may not. refused: case to the reason."""
 
     id: str = ""
     cases: list[str] = field(default_factory=list)
@@ -376,7 +378,9 @@ async def _judge(archive: Archive, retention: Retention, cases: Sequence[str], t
             row = connection.execute(select(*columns).where(m.id == case)).mappings().first()
             if row is None or row["kind"] not in _RECEIVED:
                 refused[case] = (
-                    "no received message has this id" if row is None else "goes with the message it is about"
+                    "không có thư nhận được nào mang mã này / no received message has this id"
+                    if row is None
+                    else "hủy cùng với thư mà nó nói tới / goes with the message it is about"
                 )
                 continue
             one = retention.of(row)
@@ -384,17 +388,17 @@ async def _judge(archive: Archive, retention: Retention, cases: Sequence[str], t
             open_ = select(r.id).where(r.message == case, r.state.in_(("queued", "held"))).limit(1)
             told = what.get(case, {})
             if "destroyed" in told:
-                refused[case] = "destroyed already"
+                refused[case] = "đã hủy / destroyed already"
             elif case in held:
-                refused[case] = f"under hold {held[case]!r}"
+                refused[case] = f"đang có lệnh giữ {held[case]!r} / under hold"
             elif "recalled" in told:
-                refused[case] = "recalled: kept as evidence"
+                refused[case] = "đã thu hồi, giữ làm chứng / recalled: kept as evidence"
             elif until is None:
-                refused[case] = f"class {one.id!r} is kept for good"
+                refused[case] = f"lớp {one.id!r} giữ không thời hạn / kept for good"
             elif until > today:
-                refused[case] = f"class {one.id!r}: to be kept until {until.isoformat()}"
+                refused[case] = f"lớp {one.id!r}: còn phải giữ / to be kept until {until.isoformat()}"
             elif connection.execute(open_).first() is not None:
-                refused[case] = "still waits for delivery or for a decision"
+                refused[case] = "còn chờ giao hoặc chờ quyết định / waits for delivery or a decision"
             else:
                 may.append((row, one))
         return may, refused
@@ -430,7 +434,7 @@ async def propose(
             .where(db.disposal.c.state.in_(("proposed", "confirmed")))
         ).scalars()
         if twice := sorted(taken.keys() & set(waiting)):
-            raise Failure("", f"{twice[0]} is in another proposal already", retryable=False)
+            raise Failure("", f"{twice[0]} đã có trong đề nghị khác / is in another proposal already", retryable=False)
         row = {"id": result.id, "at": _now(), "who": person.name, "reason": clean(reason), "state": "proposed"}
         db.insert(connection, db.disposal, [{**row, "decided_by": "", "decision_reason": ""}])
         ids = list(taken)
@@ -470,7 +474,9 @@ async def withdraw(archive: Archive, name: str, person: Person, reason: str) -> 
 
     def write(connection: Connection) -> None:
         if not _decide(connection, name, ("proposed",), "withdrawn", person, reason):
-            raise Failure("", f"no proposal {name} waits for a decision", retryable=False)
+            raise Failure(
+                "", f"không có đề nghị {name} nào chờ quyết định / no proposal waits for a decision", retryable=False
+            )
         leaf(connection, "disposal", {**person.told(), "act": "withdraw", "disposal": name, "reason": reason})
 
     await archive.database.write(write)
@@ -489,23 +495,28 @@ async def confirm(
     today = today or dt.datetime.now(VIETNAM).date()
     found = await disposals(archive, name)
     if not found or found[0]["state"] not in ("proposed", "confirmed"):
-        raise Failure("", f"no proposal {name} waits for a decision", retryable=False)
+        raise Failure(
+            "", f"không có đề nghị {name} nào chờ quyết định / no proposal waits for a decision", retryable=False
+        )
     (proposal,) = found
     proposer = await archive.database.read(lambda connection: _proposer(connection, name))
     if person.login == proposer.get("login") or person.name.casefold() == proposer.get("who", "").casefold():
-        words = f"{person.name} ({person.login}) proposed it: another person confirms, from an account of their own"
+        words = (
+            f"{person.name} ({person.login}) là người đề nghị: người khác xác nhận, bằng tài khoản khác / "
+            "proposed it: another person confirms, from an account of their own"
+        )
         raise Failure("", words, retryable=False)
     if proposal["state"] == "proposed":
         mail = await archive.database.read(lambda connection: _mail_of(connection, name))
         _, refused = await _judge(archive, retention, mail, today)
         if refused:
             first, why = next(iter(refused.items()))
-            words = f"{len(refused)} of {len(mail)} may not go (any more); {first}: {why}"
+            words = f"{len(refused)} / {len(mail)} thư không được hủy / may not go (any more); {first}: {why}"
             raise Failure("", words, retryable=False)
 
         def write(connection: Connection) -> None:
             if not _decide(connection, name, ("proposed",), "confirmed", person, reason):
-                raise Failure("", f"proposal {name} was decided meanwhile", retryable=False)
+                raise Failure("", f"đề nghị {name} vừa được quyết định / was decided meanwhile", retryable=False)
             leaf(connection, "disposal", {**person.told(), "act": "confirm", "disposal": name, "reason": reason})
 
         await archive.database.write(write)
