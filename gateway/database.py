@@ -322,7 +322,7 @@ sighting = Table(
     Index("sighting_case", "case_id"),
 )
 
-#: A legal hold: nothing that its question finds may be destroyed, now or later, until two names stand behind its end.
+#: A legal hold: nothing that its question finds may be destroyed, now or later, until somebody releases it.
 hold = Table(
     "hold",
     metadata,
