@@ -110,6 +110,9 @@ def test_a_proof_for_a_file_of_a_message(site, tmp_path):
     stranger = outside.make_witness(tmp_path / "other", "other.example").public_keys()[0]
     assert congvan(*words, "--witness", stranger).exit_code == 1
     assert congvan(*words, "--witness", "nonsense").exit_code == 2
+    long = f"{'x' * 300}+00000000+{'A' * 300}"  # no file can have such a name
+    refused = congvan(*words, "--witness", long)
+    assert refused.exit_code == 2 and "verifier key" in refused.output
 
 
 def test_the_key_is_replaced_by_command(site):

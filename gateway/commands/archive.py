@@ -17,6 +17,7 @@ import typer
 
 from gateway import custody
 from gateway.archive import Archive, from_ms, stamp, to_ms
+from gateway.commands import verify_proof
 from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.database import Database
@@ -401,6 +402,6 @@ def remembered(place: str, origin: str) -> list[str]:
 def read_key(text: str) -> Verifier:
     """A verifier key given as itself or as a file that holds it."""
     try:
-        return Verifier.parse(Path(text).read_text() if Path(text).is_file() else text)
+        return verify_proof.read_key(text)
     except (BadProof, OSError) as error:
         raise typer.BadParameter(f"khóa / key: {error}") from None
