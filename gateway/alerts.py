@@ -955,7 +955,7 @@ def _acknowledge(connection: Connection, numbers: Sequence[int], who: str, how: 
         if row.kind == "urgent":  # rules.md 1.9: the median of the seconds by level
             seconds = str((now - row.at) // 1000)
             count = Count(f"ack|{number}|{row.at}", "urgent_acked", row.agency, "in", rule=row.subject, value=seconds)
-            keeping._count(connection, (count,), from_ms(now), row.case_id)
+            keeping.count_events(connection, (count,), from_ms(now), row.case_id)
     return found
 
 

@@ -239,9 +239,9 @@ class Archive:
 
     async def start(self) -> None:
         """Clear what a crash left half written, see that the log is whole, and start indexing. For the daemon alone."""
-        await self._blocking(self.store.clear)
+        await self.blocking(self.store.clear)
         with contextlib.suppress(BadProof):  # a lost key: every checkpoint says so, and mail goes on
-            await self._blocking(self.log.signer)
+            await self.blocking(self.log.signer)
         self._fresh.set()
         self._indexing = asyncio.create_task(self._follow(), name="search-index")
 
@@ -250,7 +250,7 @@ class Archive:
         if self._indexing is not None:
             self._indexing.cancel()
             await asyncio.gather(self._indexing, return_exceptions=True)
-            await self._blocking(self._keep_newest)
+            await self.blocking(self._keep_newest)
         await asyncio.to_thread(self._disk.close)
         self._aside.shutdown()
         self.index.close()
@@ -263,10 +263,11 @@ class Archive:
             await asyncio.sleep(_INDEX_DELAY)
             self._fresh.clear()
             with contextlib.suppress(Failure, OSError, sqlite3.Error):
-                while await self._blocking(self.index.catch_up, 200):
+                while await self.blocking(self.index.catch_up, 200):
                     await asyncio.sleep(0)
 
-    async def _blocking(self, fn: Any, *args: Any) -> Any:
+    async def blocking(self, fn: Any, *args: Any) -> Any:
+        """Run what waits for disk or index in the archive's own threads, beside the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, fn, *args)
 
     async def _put(self, files: _Files) -> None:
@@ -415,7 +416,7 @@ class Archive:
         counts: Iterable[Count] = (*case.counts, *(_recalls(case) if case.kind == "mail" else ()))
         if sighting is None and case.core and (first := sightings.watched(connection, row["sha256"], case.core)):
             counts = sightings.uncounted(connection, first, counts)
-        _count(connection, counts, received.at, row["id"])
+        count_events(connection, counts, received.at, row["id"])
         for notice, notice_digest in files.notices:
             append_notice(connection, notice, notice_digest, now)
         for alert in case.alerts:
@@ -487,7 +488,7 @@ class Archive:
             append_leaf(connection, now, entry)
             if alike:
                 sightings.add(connection, tombstone.case, Sighting("core", "", alike), to_ms(tombstone.at))
-            _count(connection, counts, tombstone.at, tombstone.case)
+            count_events(connection, counts, tombstone.at, tombstone.case)
             for notice, notice_digest in files.notices:
                 append_notice(connection, notice, notice_digest, now)
             for alert in tombstone.alerts:
@@ -497,14 +498,14 @@ class Archive:
 
     async def disguise(self, sha256: str) -> str:
         """The digest as a tombstone keeps it: an HMAC under the installation's salt."""
-        salt = await self._blocking(self._load_salt)
+        salt = await self.blocking(self._load_salt)
         return hmac.new(salt, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
 
     async def count(self, counts: Iterable[Count], at: dt.datetime, message: str = "") -> None:
         """Events that come without a commit, such as a recipient refused at the door. Raises Failure."""
         rows = tuple(counts)
         if rows:
-            await self.database.write(lambda connection: _count(connection, rows, at, message))
+            await self.database.write(lambda connection: count_events(connection, rows, at, message))
 
     async def see(self, case: str, counts: Iterable[Count], at: dt.datetime, sighting: Sighting | None) -> None:
         """An archived message, or the tombstone of a secret, was seen once more. Raises Failure."""
@@ -576,11 +577,11 @@ class Archive:
         row = await self.row(case)
         if row is None:
             raise KeyError(case)
-        return await self._blocking(self.store.read, row["sha256"])  # type: ignore[no-any-return]
+        return await self.blocking(self.store.read, row["sha256"])  # type: ignore[no-any-return]
 
     async def search(self, query: Query, progress: Progress | None = None) -> Page:
         """Raises Failure."""
-        return await self._blocking(self.index.search, query, progress)  # type: ignore[no-any-return]
+        return await self.blocking(self.index.search, query, progress)  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------ the tree
 
@@ -597,19 +598,19 @@ class Archive:
                 raise Failure(LOCAL_ERROR.text, f"checkpoint: {error}") from error
 
     async def _checkpoint(self) -> Checkpoint | None:
-        last = await self._blocking(self.log.newest)
+        last = await self.blocking(self.log.newest)
         size, row = await self.database.read(_log_state)
         if last is not None and (row is None or row.size < last.size):
             signed = row.size if row else 0
             raise Failure(LOCAL_ERROR.text, f"rolled back: the database knows {signed} leaves, {last.size} are signed")
         if row is not None and (last is None or last.size < row.size):
             # Signed, then stopped before it was published; or this host was away while another one signed.
-            if not await self._blocking(self._tiles_hold, row.size, row.root):
+            if not await self.blocking(self._tiles_hold, row.size, row.root):
                 await self._sequence(last.size if last else 0, row.size)
             # What another host has signed and kept belongs beside the log of this one, too.
             for older, note in await self.database.read(lambda c: _notes(c, last.size if last else 0, row.size)):
-                await self._blocking(self.log.keep, older, note)
-            await self._blocking(self.log.publish, row.note)
+                await self.blocking(self.log.keep, older, note)
+            await self.blocking(self.log.publish, row.note)
             last = self.log.open(row.note)
         if size == 0 or (last is not None and last.size == size):
             return last
@@ -632,9 +633,9 @@ class Archive:
             )
         )
         if previous is not None:
-            await self._blocking(self.log.keep, *previous)
-        await self._blocking(self.log.publish, note)
-        await self._blocking(self.log.prune, size)
+            await self.blocking(self.log.keep, *previous)
+        await self.blocking(self.log.publish, note)
+        await self.blocking(self.log.prune, size)
         return self.log.open(note)
 
     async def _grow(self, last: Checkpoint | None, old: int, size: int) -> bytes | None:
@@ -642,9 +643,9 @@ class Archive:
         try:
             await self._sequence(old, size)
             nodes = self.log.nodes(size)
-            if last is not None and await self._blocking(tree_root, last.size, nodes) != last.root:
+            if last is not None and await self.blocking(tree_root, last.size, nodes) != last.root:
                 return None
-            return await self._blocking(tree_root, size, nodes)  # type: ignore[no-any-return]
+            return await self.blocking(tree_root, size, nodes)  # type: ignore[no-any-return]
         except BadProof:
             return None
 
@@ -666,7 +667,7 @@ class Archive:
             for row in rows:
                 if leaf_hash(row.entry) != row.hash:
                     raise Failure(LOCAL_ERROR.text, f"rewritten: leaf {row.idx} does not match its hash")
-            await self._blocking(self.log.extend, start, [row.entry for row in rows])
+            await self.blocking(self.log.extend, start, [row.entry for row in rows])
             start = end
 
     async def rotate_key(self, who: str, reason: str, *, lost: bool = False) -> tuple[str, str]:
@@ -674,10 +675,10 @@ class Archive:
         with the old key unless that is lost; the next checkpoint has both signatures, later ones that of the new key.
         After a crash it goes on where it was. Raises Failure."""
         try:
-            old = await self._blocking(self.log.verifier)
-            fresh = await self._blocking(self.log.next_signer)
+            old = await self.blocking(self.log.verifier)
+            fresh = await self.blocking(self.log.next_signer)
             statement = rotation(str(old), str(fresh.verifier))
-            signature = None if lost else (await self._blocking(self.log.signer)).sign_bytes(statement)
+            signature = None if lost else (await self.blocking(self.log.signer)).sign_bytes(statement)
         except (BadProof, OSError) as error:
             raise Failure(LOCAL_ERROR.text, f"key: {error}", retryable=False) from error
         body: dict[str, Any] = {"old": str(old), "new": str(fresh.verifier), "who": who, "reason": reason}
@@ -693,10 +694,10 @@ class Archive:
                 if attempt == 9:
                     raise
         async with self._signing:
-            newest = await self._blocking(self.log.newest)
+            newest = await self.blocking(self.log.newest)
             if newest is not None:  # the one with both signatures stays for good
-                await self._blocking(self.log.keep, newest.size, self.log.newest_note())
-            await self._blocking(self.log.replace_key)
+                await self.blocking(self.log.keep, newest.size, self.log.newest_note())
+            await self.blocking(self.log.replace_key)
         return str(old), str(fresh.verifier)
 
     def _keep_newest(self) -> None:
@@ -717,17 +718,17 @@ class Archive:
         leaf = await self.database.read(ask)
         if leaf is None:
             raise KeyError(case)
-        newest = await self._blocking(self.log.newest)
+        newest = await self.blocking(self.log.newest)
         if newest is None or newest.size <= leaf.idx:
             newest = await self.checkpoint()
         assert newest is not None
-        note = await self._attested(leaf.idx) or await self._blocking(self.log.newest_note)
+        note = await self._attested(leaf.idx) or await self.blocking(self.log.newest_note)
         try:
             signed = self.log.open(note)
-            path = await self._blocking(inclusion, leaf.idx, signed.size, self.log.nodes(signed.size))
+            path = await self.blocking(inclusion, leaf.idx, signed.size, self.log.nodes(signed.size))
         except BadProof as error:
             raise Failure(LOCAL_ERROR.text, f"proof: {error}") from error
-        return proof_text(leaf.idx, leaf.entry, path, note, await self._blocking(self.log.stamp_of, signed.size))
+        return proof_text(leaf.idx, leaf.entry, path, note, await self.blocking(self.log.stamp_of, signed.size))
 
     async def _attested(self, leaf: int) -> str:
         """The checkpoint over this leaf that others attested best: with a time stamp and cosignatures, the earliest of
@@ -743,7 +744,7 @@ class Archive:
 
         found = await self.database.read(ask)
         for size in sorted(found, key=lambda one: (-("timestamps" in found[one]), -len(found[one]), one)):
-            if note := await self._blocking(self.log.kept_note, size):
+            if note := await self.blocking(self.log.kept_note, size):
                 return str(note)
         return ""
 
@@ -774,8 +775,8 @@ class Archive:
             try:
                 # The files first: an anchor never names one that is not there. And once more, with what the database
                 # has: another gateway may have had an answer, and written, at the same moment.
-                await self._blocking(keep, data)
-                await self._blocking(keep, await self.database.write(insert))
+                await self.blocking(keep, data)
+                await self.blocking(keep, await self.database.write(insert))
             except (BadProof, OSError) as error:
                 raise Failure(LOCAL_ERROR.text, f"checkpoint {checkpoint.size}: {error}") from error
 
@@ -1113,12 +1114,13 @@ def _see(
 ) -> None:
     """A message is there and was seen again: counted for agencies that it was not counted for. In a mailbox its row in
     `imap_message` is the sighting, unless there is something on top of it to be kept."""
-    _count(connection, sightings.uncounted(connection, case, counts), at, case)
+    count_events(connection, sightings.uncounted(connection, case, counts), at, case)
     if sighting is not None and (sighting.via != "imap" or sighting.head):
         sightings.add(connection, case, sighting, to_ms(at))
 
 
-def _count(connection: Connection, counts: Iterable[Count], at: dt.datetime, message: str) -> None:
+def count_events(connection: Connection, counts: Iterable[Count], at: dt.datetime, message: str) -> None:
+    """Events, in the caller's transaction; one that is there already is the same one."""
     local = at.astimezone(VIETNAM)
     month = f"{local.year}-{local.month:02}"
     rows = [

@@ -43,7 +43,7 @@ async def compare(archive: Archive, data: bytes, facts: Inspection) -> Answer:
     code = first.document.code.value if first and first.document and first.document.code else ""
     answer = Answer(NOTHING, digest, len(data), code)
     # Ends of revisions, signed or not: an archived file may be what this one was before it was signed.
-    held = await archive._blocking(archive.index.holding, [digest, *signed])
+    held = await archive.blocking(archive.index.holding, [digest, *signed])
     same = [(case, None) for value, case, part in held if value == digest and part is None]
     below = 0
     if not same and (first is None or first.type in ("eml", "txt", "unknown")):
@@ -87,7 +87,7 @@ async def _as_mail(archive: Archive, data: bytes) -> tuple[list[str], int]:
     for copy in dict.fromkeys((data, data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))):
         digest = hashlib.sha256(copy).hexdigest()
         core, top = likeness.core(MemoryBody(copy, digest))
-        cases = [case for _, case, part in await archive._blocking(archive.index.holding, [digest, core]) if not part]
+        cases = [case for _, case, part in await archive.blocking(archive.index.holding, [digest, core]) if not part]
         table = db.likeness.c
         question = select(table.message).where(table.core.in_((digest, core)))
         cases += await archive.database.read(lambda c, q=question: list(c.execute(q).scalars()))
@@ -125,7 +125,7 @@ async def _same_number(archive: Archive, code: str, facts: Inspection) -> list[s
     issuer = name_key(document.issuing_agency.value) if document.issuing_agency else ""
     year = document.date.value[:4] if document.date else ""
     key = number_key(code)
-    cases = await archive._blocking(archive.index.cases, Query(number=code))
+    cases = await archive.blocking(archive.index.cases, Query(number=code))
     if not cases:
         return []
 

@@ -290,7 +290,7 @@ async def lay_hold(archive: Archive, name: str, query: Query, person: Person, re
     Failure, not retryable when the name is taken or the question empty."""
     if query.empty():
         raise Failure("", "lệnh giữ cần câu tìm: thư nào? / a hold needs a search: which messages?", retryable=False)
-    cases = await archive._blocking(archive.index.cases, query)
+    cases = await archive.blocking(archive.index.cases, query)
 
     def write(connection: Connection) -> None:
         row = {"name": name, "question": json.dumps(query.given(), ensure_ascii=False), "at": _now(),
@@ -339,7 +339,7 @@ async def _held(archive: Archive) -> dict[str, str]:
     for one in await holds(archive):
         if one["released_at"] is None:
             question = {k: tuple(v) if isinstance(v, list) else v for k, v in one["question"].items()}
-            for case in await archive._blocking(archive.index.cases, Query(**question)):
+            for case in await archive.blocking(archive.index.cases, Query(**question)):
                 found.setdefault(case, one["name"])
 
     def laid(connection: Connection) -> list[Any]:
@@ -418,7 +418,7 @@ async def propose(
     """Propose to destroy messages. Named ones must all be free to go, else nothing is proposed (`id` is empty); of
     those a question finds, the ones that are free are taken. Raises Failure."""
     today = today or dt.datetime.now(VIETNAM).date()
-    wanted = list(cases) if query is None else await archive._blocking(archive.index.cases, query)
+    wanted = list(cases) if query is None else await archive.blocking(archive.index.cases, query)
     may, refused = await _judge(archive, retention, wanted, today)
     result = Proposal(cases=[row["id"] for row, _ in may], refused=refused)
     if not may or (query is None and refused):
@@ -563,13 +563,13 @@ async def _carry_out(archive: Archive, proposal: dict[str, Any]) -> int:
 
         # The index forgets the words first and knows how many are gone: when the machine stops in between, it sees
         # that it knows of fewer than there are, and is made again.
-        await archive._blocking(archive.index.forget, some, meanwhile)
-    await archive._blocking(archive.index.scrub)
+        await archive.blocking(archive.index.forget, some, meanwhile)
+    await archive.blocking(archive.index.scrub)
     # Bytes last, when a signed leaf says that they go on purpose. Also those of a step that was interrupted.
     await _sign(archive)
     digests = await archive.database.read(lambda connection: _unused(connection, proposal["cases"]))
     for digest in digests:
-        await archive._blocking(archive.store.remove, digest)
+        await archive.blocking(archive.store.remove, digest)
 
     def done(connection: Connection) -> None:
         values = {"state": "done"}
@@ -577,7 +577,7 @@ async def _carry_out(archive: Archive, proposal: dict[str, Any]) -> int:
         leaf(connection, "disposal", {"act": "done", "disposal": name, "count": len(proposal["cases"])})
 
     await archive.database.write(done)
-    await archive._blocking(_scrub, archive)
+    await archive.blocking(_scrub, archive)
     return len(proposal["cases"])
 
 

@@ -53,7 +53,8 @@ message = Table(
     "message",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # mail: received; imported: old mail from files; notice, dsn, alert: written by us
+    # mail: received; imported: old mail from files; notice, dsn, alert: written by us
+    Column("kind", Text, nullable=False),
     Column("about", Text),  # for notice and dsn: the case they speak of
     Column("direction", Text, nullable=False),  # in, out, internal
     Column("channel", Text, nullable=False),  # submission, relay, filter, imap, journal, import, gateway

@@ -456,11 +456,12 @@ def alert_mail(
     hostname: str,
     machine: Mapping[str, Any],
 ) -> bytes:
-    """An alert as a letter (alerts.py). name: its template, `urgent` or `warning`. A reply names `alert_id(token, …)`."""
+    """An alert as a letter (alerts.py). name: its template, `urgent` or `warning`. A reply names `alert_id(…)`."""
     tidy = {key: value if key == "list" else _words(value) for key, value in values.items()}
     block = _Block(_templates.get(name), tidy)
     message = EmailMessage(policy=SMTP)
-    _head(message, to, f"{block.subject('vi')} / {block.subject('en')}", at, contacts, hostname, token, "auto-generated")
+    subject = f"{block.subject('vi')} / {block.subject('en')}"
+    _head(message, to, subject, at, contacts, hostname, token, "auto-generated")
     message.replace_header("Message-ID", alert_id(token, hostname))
     message["Importance"] = "high"
     message["Content-Language"] = "vi, en"

@@ -19,7 +19,7 @@ from gateway.archive import Count, Notice, Tombstone, append_leaf, canonical, le
 from gateway.audit import audit
 from gateway.errors import Failure
 from gateway.inspection.findings import FileFacts
-from gateway.search import SqliteIndex, Query, document_key
+from gateway.search import Query, SqliteIndex, document_key
 from tests.cases import AT, case, close, mail, open_archive
 
 
