@@ -218,3 +218,19 @@ def test_explain_looks_numbers_up_in_the_archive(archived: Path) -> None:
     assert [one.case for one in commands._known(archive, facts)] == [f"{0:016}"]
     archive.close()
     assert commands._archive(archived.parent) is None
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ("tls: {certificate: none.pem, key: none.pem}", "tls.certificate: "),
+    ("store: {encryption: {key: {file: none.key}}}", "store.encryption: archive key "),
+    ("store: {s3: {endpoint: 'https://s3.example', bucket: congvan, credentials: {file: none.txt}}}",
+     "store.s3.credentials: "),
+])  # fmt: skip
+def test_files_that_the_settings_name_are_looked_for(tmp_path: Path, settings: str, told: str) -> None:
+    base = tmp_path / "config"
+    shutil.copytree(ROOT / "config", base)
+    key = settings.partition(":")[0]
+    kept = [line for line in (base / "gateway.yaml").read_text().splitlines() if not line.startswith(f"{key}:")]
+    (base / "gateway.yaml").write_text("\n".join([*kept, settings, ""]))
+    result = run.invoke(commands.app, ["check", "--config", str(base)])
+    assert result.exit_code == 2 and f"gateway.yaml: {told}" in result.stderr, result.output

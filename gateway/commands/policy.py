@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import alerts, config, custody, directory, policy, returns, schemas, trials
-from gateway.errors import ConfigError, Problem
+from gateway import alerts, blobfile, config, custody, directory, policy, returns, schemas, trials
+from gateway.errors import ConfigError, Failure, Problem
 from gateway.inspection import ocr
 from gateway.inspection.findings import Document, Inspection
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
@@ -193,6 +193,15 @@ def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
     for hop in settings.next_hops:
         named |= {f"next_hops.{hop.name}.ca": hop.ca, f"next_hops.{hop.name}.password_file": hop.password_file}
     found = []
+    # A credential is there only when the service manager starts the daemon, so only files are looked at.
+    if (keys := settings.store.encryption) is not None:
+        for path in filter(None, (keys.key.file, *keys.former)):
+            try:
+                blobfile.read_wrapping_key(path)
+            except Failure as failure:
+                found.append(f"store.encryption: {failure.private}")
+    if (bucket := settings.store.s3) is not None:
+        named |= {"store.s3.credentials": bucket.credentials.file, "store.s3.ca": bucket.ca}
     for key, path in named.items():
         try:
             if path is not None:
