@@ -355,6 +355,15 @@ def test_pdf_script_behind_a_false_stream() -> None:
     assert "javascript" in values(read(data), "active")
 
 
+@pytest.mark.parametrize(("letters", "found"), [
+    (b"\x9c\x01/JS(\xf0/3D \x88/XFA[\x00", set()),
+    (b"<< /S /JavaScript /JS (x) >>", {"javascript"}),
+])  # fmt: skip
+def test_pdf_names_that_compressed_bytes_spell_by_chance(letters: bytes, found: set[str]) -> None:
+    image = b"900 0 obj\n<< /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(letters), letters)
+    assert values(read(_with(corpus.pdf("Kính gửi"), b"", image)), "active") == found
+
+
 def test_pdf_properties_and_fields_without_a_page() -> None:
     from pypdf.generic import ArrayObject, DictionaryObject, NameObject, TextStringObject
 

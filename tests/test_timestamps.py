@@ -62,7 +62,7 @@ def test_a_real_authority(made, tmp_path):
     response = outside.stamp(made, query)
     assert both(response, BODY, made / "ca.pem") == ("", "")
     found = timestamps.check(response, BODY, timestamps.read_roots(made / "ca.pem"), nonce=nonce)
-    assert abs((found.at - NOW).total_seconds()) < 600 and "Authority tsa" in found.authority
+    assert abs((found.at - dt.datetime.now(dt.UTC)).total_seconds()) < 3600 and "Authority tsa" in found.authority
     (tmp_path / "stamp.tsr").write_bytes(response)
     (tmp_path / "body").write_bytes(BODY)
     told = outside.openssl(

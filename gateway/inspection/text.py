@@ -1072,6 +1072,8 @@ _ACTIONS = {
     "/EmbeddedFile": "embedded_file", "/EmbeddedFiles": "embedded_file",
 }  # fmt: skip
 _NAMES = re.compile(rb"/(?:" + b"|".join(name[1:].encode() for name in _ACTIONS) + rb")(?=[\s/(<>\[\]{}%]|$)")
+#: Letters, with the slash, up to which a name is met by chance in compressed bytes: `/JS`, `/3D`, `/XFA`.
+_CHANCE = 4
 #: What makes a whole walk worth its time though no such name was seen: additional actions, encrypted strings and object
 #: streams, names with escaped letters (nobody who means well writes `/J#53`).
 _WALK = re.compile(rb"/(?:AA|Encrypt|FileAttachment|EF)(?=[\s/(<\[])|/[A-Za-z]{0,15}#[4-7][0-9A-Fa-f]")
@@ -1119,8 +1121,13 @@ def _pdf(data: bytes, text: Text) -> None:
 
     start = data[:1024].find(b"%PDF-")
     names, whole = pdf_names(data)
-    seen = {_ACTIONS["/" + name.decode()[1:]] for name in set(_NAMES.findall(names)) | set(_NAMES.findall(data))}
-    walk = bool(seen) or not whole or bool(_WALK.search(names) or _WALK.search(data))
+    # What looks like a stream may be read as objects by another program, so all bytes are searched. Compressed bytes
+    # spell `/JS` or `/3D` by chance once in 150 MB, which is a hundred scans: there, short names count only if the walk
+    # meets them.
+    anywhere = set(_NAMES.findall(data))
+    told = set(_NAMES.findall(names)) | {name for name in anywhere if len(name) > _CHANCE}
+    seen = {_ACTIONS["/" + name.decode()[1:]] for name in told}
+    walk = bool(anywhere) or bool(seen) or not whole or bool(_WALK.search(names) or _WALK.search(data))
     if walk or _STRUCTURE.search(names):
         try:
             _pdf_structure(data if start <= 0 else data[start:], text, walk=walk)
