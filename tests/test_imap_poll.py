@@ -37,7 +37,7 @@ NEEDS_DOVECOT = pytest.mark.skipif(bool(peers.missing("dovecot")), reason=peers.
 NEEDS_CYRUS = pytest.mark.skipif(bool(peers.no_cyrus()), reason=peers.no_cyrus() or "-")
 
 
-def until(ask: Callable[[], Any], seconds: float = 90) -> Any:
+def until(ask: Callable[[], Any], seconds: float = 240) -> Any:
     """What `ask` says, as soon as it says yes."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
