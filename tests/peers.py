@@ -253,6 +253,14 @@ def no_cyrus() -> str:
     """Why Cyrus cannot run here, or an empty string."""
     if not (CYRUS / "usr/lib/cyrus/bin/imapd").exists():
         return "not unpacked by tests/packages.sh: cyrus-imapd"
+    libraries = {"LD_LIBRARY_PATH": f"{CYRUS}/usr/lib/{os.uname().machine}-linux-gnu:{CYRUS}/usr/lib/cyrus"}
+    for program in ("imapd", "master"):
+        words = ["ldd", f"{CYRUS}/usr/lib/cyrus/bin/{program}"]
+        told = subprocess.run(
+            words, env={**os.environ, **libraries}, capture_output=True, text=True, check=False
+        ).stdout
+        if absent := [line.split()[0] for line in told.splitlines() if "not found" in line]:
+            return f"not installed: {', '.join(absent)}, for cyrus-imapd"
     return "" if os.geteuid() == 0 else "needs root"
 
 
