@@ -193,7 +193,7 @@ class Ours:
 
     def lost(self, told: list[Told]) -> list[str]:
         """Opened as any reader would: SQLite recovers from its log by itself."""
-        found = []
+        found, store = [], Store(self._mount / "data" / "blobs")
         with contextlib.closing(sqlite3.connect(self._mount / "data" / "gateway.db")) as base:
             if not base.execute("SELECT 1 FROM sqlite_master WHERE name = 'leaf'").fetchone():
                 return [case for case, _ in told]
@@ -204,8 +204,7 @@ class Ours:
                     " FROM message m WHERE id = ? AND sha256 = ?",
                     (case, sha256),
                 ).fetchone()
-                blob = self._mount / "data" / "blobs" / "sha256" / sha256[:2] / f"{sha256}.eml"
-                if row != (1, 1) or not blob.exists() or hashlib.sha256(blob.read_bytes()).hexdigest() != sha256:
+                if row != (1, 1) or store.problem(sha256):
                     found.append(case)
         return found
 
