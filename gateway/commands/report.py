@@ -14,7 +14,7 @@ from gateway import policy as policies
 from gateway import reports
 from gateway.archive import Archive, from_ms, stamp
 from gateway.commands.archive import Config, Json, run
-from gateway.commands.stats import Half, Month, Year, period_of
+from gateway.commands.stats import Half, Year, period_of
 from gateway.config import Gateway
 from gateway.config import read as read_settings
 from gateway.directory import Directory
@@ -25,6 +25,7 @@ from gateway.stats import Period
 
 app = typer.Typer(help="Báo cáo, công bố số liệu / reports and publication", no_args_is_help=True)
 
+Month = Annotated[str, typer.Option(help="Tháng, ví dụ 2026-11; mặc định tháng trước / month; the one before this")]
 Out = Annotated[Path | None, typer.Option(help="Thư mục đích; mặc định `reports.folder` / where to")]
 
 
