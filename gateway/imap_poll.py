@@ -44,6 +44,9 @@ BACKOFF, BACKOFF_LAST, BACKOFF_LOGIN = 2.0, 300.0, 60.0
 DECISIONS_SECONDS = 2.0
 #: A message larger than this multiple of the message limit is a server that does not end.
 ENDLESS = 4
+#: Milliseconds by which the server's clock may be behind ours. INTERNALDATE has whole seconds besides: without this,
+#: what arrives in the second of the first look would count as mail from before it, and be left where it lies.
+SKEW = 300_000
 #: How many messages that are shorter than announced are fetched twice, before a server is believed to count badly
 #: (Exchange does by default: EnableExactRFC822Size).
 INEXACT = 3
@@ -562,7 +565,7 @@ class Poller:
                 lambda c: state.taken(c, row, one.uid, case, sha256, size, False, None, self._now())
             )
             return
-        history = one.uid < row["history"] or bool(one.internal_at and one.internal_at < row["first_at"])
+        history = one.uid < row["history"] or bool(one.internal_at and one.internal_at < row["first_at"] - SKEW)
         tls = link.session.tls if link.session is not None else ""
         at = self._moment(one.internal_at)
         journal = box.settings.journal and role != "sent"

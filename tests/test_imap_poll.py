@@ -100,6 +100,7 @@ def start(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServer)
     yield begin
     for one in made:
         assert one.stop() == 0, one.log.read_text()[-4000:]
+        print(one.log.read_text()[-8000:])  # shown when the test failed
 
 
 def rows(gateway: harness.Gateway, statement: str) -> list[tuple]:
@@ -573,6 +574,24 @@ def test_history_is_not_acted_on_and_new_mail_is(tmp_path: Path) -> None:
                 server.boxes["INBOX"].add(b"Subject: BAD new\r\n\r\n", date="01-Jan-2099 00:00:00 +0700")
             await one.until(RESULTS, ["done"])
             assert [bool(found.flags) for found in server.boxes["INBOX"].mail] == [False, False, True]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("earlier, acts", [(0, ["done"]), (120, ["done"]), (7200, [])])
+def test_the_second_of_the_first_look_is_not_history(tmp_path: Path, earlier: int, acts: list[str]) -> None:
+    """INTERNALDATE has whole seconds, and the server's clock may be behind; what is dated hours back was put there."""
+
+    async def work() -> None:
+        server = ImapServer({"INBOX": Box(*numbered(1, "old"))})
+        async with reading(tmp_path, server, action="flag") as one:
+            await one.until(STATES, ["taken"])
+            first = (await one.sql("select first_at from imap_folder"))[0][0]
+            date = dt.datetime.fromtimestamp(first // 1000 - earlier, dt.UTC)
+            with server.lock:
+                server.boxes["INBOX"].add(b"Subject: BAD new\r\n\r\n", date=f"{date:%d-%b-%Y %H:%M:%S} +0000")
+            await one.until(STATES, ["taken"] * 2)
+            await one.until(RESULTS, acts)
 
     asyncio.run(work())
 
