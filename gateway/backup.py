@@ -41,7 +41,8 @@ from gateway.database import Database, sqlite_url
 from gateway.errors import Failure
 from gateway.hashtree import TILE_WIDTH, BadProof
 from gateway.message import VIETNAM
-from gateway.store import Damaged, Store, open_store
+from gateway.objectstore import open_store
+from gateway.store import Damaged, Store
 from gateway.treelog import TreeLog
 
 _DATABASE, _MANIFEST, _NEW = "gateway.db", "backup.json", ".new"

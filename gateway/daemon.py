@@ -28,10 +28,10 @@ from gateway.errors import ConfigError, Failure, Problem
 from gateway.imap_poll import Poller
 from gateway.inspection.run import Inspector
 from gateway.message import VIETNAM
+from gateway.objectstore import open_store
 from gateway.passwords import PasswordChecker
 from gateway.pipeline import Pipeline, Rules, SenderCheck
 from gateway.queue import Queue
-from gateway.store import open_store
 from gateway.watch import Trouble, Watch
 from gateway.witness import Witnesses
 

@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gateway import durable
-from gateway.blobfile import KINDS, Keyring
-from gateway.config import S3
+from gateway import blobfile, durable
+from gateway.blobfile import ENCRYPTED, GZIP, KINDS, PLAIN, Keyring
+from gateway.config import S3, Gateway
 from gateway.errors import LOCAL_ERROR, Failure
-from gateway.store import Damaged, Item, Store, _digest_of, _name
+from gateway.store import Damaged, Item, Store, blob_name, digest_of
 
 #: Requests at the same time; one takes milliseconds of waiting and little else.
 _CONNECTIONS = 16
@@ -172,7 +172,7 @@ class ObjectStore(Store):
                     return
 
     def _key(self, sha256: str, kind: str) -> str:
-        return self._prefix + _name(sha256, kind)
+        return self._prefix + blob_name(sha256, kind)
 
     def exists(self, sha256: str) -> bool:
         for kind in self._kinds:
@@ -240,7 +240,7 @@ class ObjectStore(Store):
                 raise error.failure() from error
             for one in found.get("Contents", ()):
                 folder, _, name = one["Key"].removeprefix(self._prefix).rpartition("/")
-                yield _digest_of(folder, name) or one["Key"]
+                yield digest_of(folder, name) or one["Key"]
             if not found.get("IsTruncated"):
                 return
             more = {"ContinuationToken": found["NextContinuationToken"]}
@@ -268,3 +268,19 @@ def _credentials(path: Path) -> tuple[str, str]:
         reason = f"store.s3.credentials: {path}: two lines are needed, access key and secret key"
         raise Failure(reason, reason, retryable=False)
     return lines[0], lines[1]
+
+
+def open_store(settings: Gateway) -> Store:
+    """The store that the settings name. Raises Failure."""
+    wanted, root = settings.store, settings.data / "blobs"
+    keyring = None
+    if wanted.encryption is not None:
+        keys = wanted.encryption
+        keyring = Keyring(
+            settings.data / "keys" / "store",
+            lambda: [blobfile.read_wrapping_key(path) for path in (keys.key.path(), *keys.former)],
+        )
+    kind = ENCRYPTED if keyring is not None else GZIP if wanted.compress else PLAIN
+    if wanted.s3 is None:
+        return Store(root, kind=kind, keyring=keyring)
+    return ObjectStore(root, wanted.s3, kind=kind, keyring=keyring)

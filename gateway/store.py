@@ -23,7 +23,6 @@ from typing import Any
 
 from gateway import blobfile, durable
 from gateway.blobfile import ENCRYPTED, GZIP, KINDS, PLAIN, Keyring
-from gateway.config import Gateway
 from gateway.errors import LOCAL_ERROR, Failure
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -50,24 +49,6 @@ class Damaged(Exception):
         super().__init__(f"blob {digest}: {reason}")
         self.digest = digest
         self.reason = reason
-
-
-def open_store(settings: Gateway) -> Store:
-    """The store that the settings name. Raises Failure."""
-    wanted, root = settings.store, settings.data / "blobs"
-    keyring = None
-    if wanted.encryption is not None:
-        keys = wanted.encryption
-        keyring = Keyring(
-            settings.data / "keys" / "store",
-            lambda: [blobfile.read_wrapping_key(path) for path in (keys.key.path(), *keys.former)],
-        )
-    kind = ENCRYPTED if keyring is not None else GZIP if wanted.compress else PLAIN
-    if wanted.s3 is None:
-        return Store(root, kind=kind, keyring=keyring)
-    from gateway.objectstore import ObjectStore
-
-    return ObjectStore(root, wanted.s3, kind=kind, keyring=keyring)
 
 
 class Store:
@@ -104,7 +85,7 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Where these bytes are or would be. Raises ValueError for what is no lower-case SHA-256."""
-        paths = [self._shards / _name(sha256, kind) for kind in self._kinds]
+        paths = [self._shards / blob_name(sha256, kind) for kind in self._kinds]
         return next((path for path in paths if path.exists()), paths[0])
 
     def put(self, chunks: Iterable[bytes], sha256: str) -> None:
@@ -136,12 +117,12 @@ class Store:
                         # The name may be of a put that has not synced its directory yet: ours is synced all the same.
                         folders.setdefault(target.parent, set()).add(caller)
                         if not target.exists():
-                            target = self._shards / _name(sha256, self._kind)
+                            target = self._shards / blob_name(sha256, self._kind)
                         elif not self.problem(sha256):
                             continue
                         elif not target.name.endswith(self._kind):  # damaged, and of another kind
                             target.unlink()
-                            target = self._shards / _name(sha256, self._kind)
+                            target = self._shards / blob_name(sha256, self._kind)
                         handle, temporary = self._begin(chunks, sha256)
                         begun.append((caller, handle, temporary, target))
                 except Exception as error:
@@ -241,7 +222,7 @@ class Store:
 
     def put_raw(self, sha256: str, kind: str, pieces: Iterable[bytes]) -> None:
         """Keep bytes that are in one of the forms already, durably, unchecked. Raises OSError."""
-        target = self._shards / _name(sha256, kind)
+        target = self._shards / blob_name(sha256, kind)
         temporary = self._temporary / f"{sha256[:16]}.{os.getpid()}.{next(_names)}"
         temporary.unlink(missing_ok=True)
         durable.write_new(temporary, pieces)
@@ -254,7 +235,7 @@ class Store:
         the store forbids it."""
         try:
             for kind in KINDS:
-                (self._shards / _name(sha256, kind)).unlink(missing_ok=True)
+                (self._shards / blob_name(sha256, kind)).unlink(missing_ok=True)
             durable.step()
             durable.sync_folder(self._shards / sha256[:2])
         except OSError as error:
@@ -314,17 +295,17 @@ class Store:
         """All that is kept, in order of digest. Files that do not belong here are given by their path in the store."""
         for folder in sorted(self._shards.iterdir()):
             for path in sorted(folder.iterdir()):
-                yield _digest_of(folder.name, path.name) or str(path.relative_to(self.root))
+                yield digest_of(folder.name, path.name) or str(path.relative_to(self.root))
 
 
-def _name(sha256: str, kind: str) -> str:
+def blob_name(sha256: str, kind: str) -> str:
     """Name below `sha256/`. Raises ValueError for what is no lower-case SHA-256."""
     if not _DIGEST.fullmatch(sha256):
         raise ValueError(f"not a SHA-256 digest: {sha256!r}")
     return f"{sha256[:2]}/{sha256}{kind}"
 
 
-def _digest_of(folder: str, name: str) -> str:
+def digest_of(folder: str, name: str) -> str:
     """The digest that a name below `sha256/` stands for; empty for a stranger."""
     found = re.fullmatch(r"([0-9a-f]{64})(\.eml(?:\.gz|\.enc)?)", name)
     return found[1] if found and folder == found[1][:2] else ""

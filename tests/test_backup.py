@@ -24,7 +24,7 @@ from gateway.audit import audit
 from gateway.backup import backup, restore
 from gateway.config import Gateway
 from gateway.errors import Failure
-from gateway.store import open_store
+from gateway.objectstore import open_store
 from tests.cases import AT, SETTINGS, case, close, mail
 from tests.test_postgresql import server  # noqa: F401
 

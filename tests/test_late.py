@@ -23,8 +23,8 @@ from gateway.daemon import read_rules
 from gateway.inspection.findings import CheckRun, Finding, Inspection, Mailbox, MessageFacts, Status
 from gateway.late import Waiting
 from gateway.message import Address, Envelope, MemoryBody, Origin, Received, Recipient, new_case
+from gateway.objectstore import open_store
 from gateway.pipeline import Pipeline
-from gateway.store import open_store
 from tests import harness
 from tests.test_gateway import PROVINCE, SECRETS, letter, query, relay, submit
 

@@ -32,7 +32,8 @@ from gateway.hashtree import (
 )
 from gateway.hashtree import consistency as make_consistency
 from gateway.message import VIETNAM
-from gateway.store import Damaged, open_store
+from gateway.objectstore import open_store
+from gateway.store import Damaged
 from gateway.witness import Unwilling, Witnesses, ask, origin_digest
 
 app = typer.Typer(help="Kho lưu trữ / the archive", no_args_is_help=True)

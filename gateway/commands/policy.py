@@ -66,7 +66,7 @@ def check(
             typer.echo(path)
         raise typer.Exit(0)
     if not folder.is_dir():
-        raise ConfigError([Problem(str(folder), 0, 0, "không có thư mục này / no such folder; --config names it")])
+        raise ConfigError([Problem(str(folder), 0, 0, "no such folder; --config names it")])
     problems, judged_by, agencies = _load_all(folder)
     if problems or judged_by is None or agencies is None:
         for problem in sorted({_whole(folder, one) for one in problems}):
@@ -264,7 +264,7 @@ def _replayed(
 ) -> Any:
     from gateway import replay
     from gateway.database import Database
-    from gateway.store import open_store
+    from gateway.objectstore import open_store
 
     settings = config.read(folder)
     database = Database.open(settings.database_url)
