@@ -1075,8 +1075,13 @@ _NAMES = re.compile(rb"/(?:" + b"|".join(name[1:].encode() for name in _ACTIONS)
 #: Letters, with the slash, up to which a name is met by chance in compressed bytes: `/JS`, `/3D`, `/XFA`.
 _CHANCE = 4
 #: What makes a whole walk worth its time though no such name was seen: additional actions, encrypted strings and object
-#: streams, names with escaped letters (nobody who means well writes `/J#53`).
-_WALK = re.compile(rb"/(?:AA|Encrypt|FileAttachment|EF)(?=[\s/(<\[])|/[A-Za-z]{0,15}#[4-7][0-9A-Fa-f]")
+#: streams.
+_WALK = re.compile(rb"/(?:AA|Encrypt|FileAttachment|EF)(?=[\s/(<\[])")
+#: A name with escaped letters in a dictionary: nobody who means well writes `/J#53`, so the file is walked.
+_ESCAPED = re.compile(rb"/[A-Za-z]{0,15}#[4-7][0-9A-Fa-f]")
+#: A name with any escape, whole: compressed bytes hold many by chance, so there it counts only for what it spells.
+_ESCAPED_NAME = re.compile(rb"/[^\s\0/()<>\[\]{}%#]{0,64}#[0-9A-Fa-f][^\s\0/()<>\[\]{}%]{1,64}")
+_ESCAPE = re.compile(rb"#([0-9a-fA-F]{2})")
 _STRUCTURE = re.compile(rb"/(?:Info|Metadata|AcroForm|OpenAction)(?=[\s/(<\[\d])")
 #: Actions that a document may not start by itself; going to one of its own pages is harmless.
 _STARTED = frozenset(
@@ -1085,13 +1090,17 @@ _STARTED = frozenset(
 #: Objects walked in one PDF, and bytes of embedded files taken from it.
 MAX_OBJECTS, MAX_EMBEDDED = 30_000, 64 << 20
 _STREAM = re.compile(rb"stream\r?\n")
-_OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm")
+_OBJECT_STREAM = b"/ObjStm"
 
 
-def pdf_names(data: bytes) -> tuple[bytes, bool]:
+def _unescaped(names: bytes) -> bytes:
+    """Names as they are meant (ISO 32000-1, 7.3.5)."""
+    return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), names)
+
+
+def _pdf_names(data: bytes) -> tuple[bytes, bool]:
     """The dictionaries of a PDF as plain bytes: outside streams, and inside object streams, inflated within limits; and
-    whether all object streams could be read. Names with #xx escapes (ISO 32000-1, 7.3.5) are undone, so none hides.
-    """
+    whether all object streams could be read."""
     pieces, position, inflated, whole = [], 0, 0, True
     while found := _STREAM.search(data, position):
         header = data[position : found.start()]
@@ -1099,7 +1108,7 @@ def pdf_names(data: bytes) -> tuple[bytes, bool]:
         end = data.find(b"endstream", found.end())
         if end < 0:
             end = len(data)
-        if _OBJECT_STREAM.search(header[-2000:]):
+        if _OBJECT_STREAM in header:
             content = b""
             if inflated < 32 << 20:
                 with contextlib.suppress(zlib.error):
@@ -1107,12 +1116,11 @@ def pdf_names(data: bytes) -> tuple[bytes, bool]:
             whole = whole and bool(content)
             inflated += len(content)
             pieces.append(content)
+        elif data.find(_OBJECT_STREAM, found.end(), end) >= 0:  # that was no stream: a comment, a string
+            whole = False
         position = end + len(b"endstream")
     pieces.append(data[position:])
-    source = b"\n".join(pieces)
-    if b"#" in source:
-        source = re.sub(rb"#([0-9a-fA-F]{2})", lambda found: bytes([int(found[1], 16)]), source)
-    return source, whole
+    return b"\n".join(pieces), whole
 
 
 def _pdf(data: bytes, text: Text) -> None:
@@ -1120,14 +1128,17 @@ def _pdf(data: bytes, text: Text) -> None:
     import pypdfium2.raw as raw
 
     start = data[:1024].find(b"%PDF-")
-    names, whole = pdf_names(data)
+    written, whole = _pdf_names(data)
+    names = _unescaped(written)
     # What looks like a stream may be read as objects by another program, so all bytes are searched. Compressed bytes
     # spell `/JS` or `/3D` by chance once in 150 MB, which is a hundred scans: there, short names count only if the walk
     # meets them.
-    anywhere = set(_NAMES.findall(data))
+    hidden = _unescaped(b" ".join([*_ESCAPED_NAME.findall(data), b""]))
+    anywhere = set(_NAMES.findall(data)) | set(_NAMES.findall(hidden))
     told = set(_NAMES.findall(names)) | {name for name in anywhere if len(name) > _CHANCE}
     seen = {_ACTIONS["/" + name.decode()[1:]] for name in told}
-    walk = bool(anywhere) or bool(seen) or not whole or bool(_WALK.search(names) or _WALK.search(data))
+    walk = bool(anywhere or seen or not whole or _ESCAPED.search(written) or _OBJECT_STREAM in hidden)
+    walk = walk or any(_WALK.search(one) for one in (names, data, hidden)) or bool(_STRUCTURE.search(hidden))
     if walk or _STRUCTURE.search(names):
         try:
             _pdf_structure(data if start <= 0 else data[start:], text, walk=walk)
@@ -1193,9 +1204,13 @@ def _pdf_structure(data: bytes, text: Text, *, walk: bool) -> None:
     """What is no page content, through pypdf: document information, XMP, form fields, what opening the file starts; and
     with `walk` every object that can be reached, for actions and embedded files with their places."""
     from pypdf import PdfReader
+    from pypdf.errors import PdfReadError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its remarks about odd files go to nobody
-    reader = PdfReader(io.BytesIO(data), strict=False)
+    try:
+        reader = PdfReader(io.BytesIO(data), strict=False)
+    except PdfReadError:  # no end: with one that leads nowhere it looks for the objects by itself, as PDFium does
+        reader = PdfReader(io.BytesIO(data + b"\nstartxref\n0\n%%EOF\n"), strict=False)
     if reader.is_encrypted and not reader.decrypt(""):
         return  # PDFium says so too
     for key, value in (reader.metadata or {}).items():
@@ -1308,7 +1323,7 @@ def _pdf_page(document: Any, page: Any, raw: Any, number: int, count: int, text:
     textpage = page.get_textpage()
     try:
         content = textpage.get_text_range()
-        if annotated or number < 2 or number == count - 1:
+        if annotated or number < 2 or number == count - 1 or "Nơi nhận" in content:
             content = _laid_out(textpage, content, raw)
         return content.replace("\r\n", "\n").replace("\ufffe", "-")
     finally:
@@ -1354,6 +1369,8 @@ def _pdf_annotations(page: Any, raw: Any, number: int, text: Text) -> bool:
 _WORDS = re.compile(r"[^\s\ufffe]+")
 #: A gap wider than this many times the height of a word parts columns; justified Vietnamese text stays below.
 COLUMN_GAP = 1.3
+#: Lines further apart than this many times the usual step of the page have a gap between them.
+GAP = 1.22
 
 
 def _laid_out(textpage: Any, content: str, raw: Any) -> str:
@@ -1390,8 +1407,12 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
                 break
         else:
             lines.append([word])
-    result = []
-    for line in lines:
+    result: list[str] = []
+    steps = sorted(one[0][0] - two[0][0] for one, two in itertools.pairwise(lines))
+    gap = GAP * steps[len(steps) // 2] if len(steps) > 4 else float("inf")
+    for number, line in enumerate(lines):
+        if number and lines[number - 1][0][0] - line[0][0] > gap:
+            result.append("")
         line.sort(key=lambda one: one[2])
         pieces = [line[0][4]]
         for before, word in itertools.pairwise(line):
