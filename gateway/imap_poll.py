@@ -506,9 +506,7 @@ class Poller:
         try:
             piece: bytes | None = first or session.pieces([uid]).get(uid)
             while piece:
-                writer.write(piece)
-                if writer.wants_spill:
-                    writer.spill()
+                writer.put(piece)
                 if len(piece) < PIECE and writer.size >= announced:
                     break  # RFC 9051 6.4.5.1: a piece is cut short by the end of the message, and by nothing else
                 if writer.size > ENDLESS * self._limits.message_size:
@@ -517,8 +515,6 @@ class Poller:
             if piece is None:
                 writer.discard()
                 return None
-            if writer.spilled:
-                writer.spill()
             return writer.finish()
         except BaseException:
             writer.discard()

@@ -520,11 +520,7 @@ class Pipeline:
         writer = BodyWriter(folder, self.settings.limits.memory_size, self._pool)
         try:
             for start in range(0, len(data), 1 << 20):
-                writer.write(data[start : start + (1 << 20)])
-                if writer.wants_spill:
-                    writer.spill()
-            if writer.spilled:
-                writer.spill()
+                writer.put(data[start : start + (1 << 20)])
             return writer.finish()
         except BaseException:
             writer.discard()

@@ -136,7 +136,8 @@ class BodyWriter:
     """Takes the bytes of one message and becomes a `Body`.
 
     folder: where large bodies are spilled. memory: bytes that may stay in memory. `write` never blocks; when
-    `wants_spill` is true the caller runs `spill` in a thread (it writes to the disk) before it writes more.
+    `wants_spill` is true the caller runs `spill` in a thread (it writes to the disk) before it writes more. Who is in
+    a thread already uses `put`.
     """
 
     def __init__(self, folder: Path, memory: int, pool: Pool) -> None:
@@ -165,6 +166,12 @@ class BodyWriter:
             self._pool.add(len(data))
             self.size += len(data)
 
+    def put(self, data: bytes) -> None:
+        """`write`, and `spill` when it is wanted. Blocks. Raises OSError."""
+        self.write(data)
+        if self.wants_spill:
+            self.spill()
+
     @property
     def wants_spill(self) -> bool:
         if self._handle >= 0:
@@ -186,7 +193,7 @@ class BodyWriter:
             self._pending = 0
 
     def finish(self) -> Body:
-        """The body; the writer is empty afterwards. What was spilled must be spilled to the end first."""
+        """The body; the writer is empty afterwards. Blocks if a part was spilled and another is pending."""
         sha256 = self._digest.hexdigest()
         if self._handle < 0:
             data = bytes(self._pieces[0]) if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -194,7 +201,7 @@ class BodyWriter:
             self._pending = 0  # the pool's bytes go with the body
             return _PooledBody(data, sha256, self._pool)
         if self._pending:
-            raise RuntimeError("finish before the last spill")
+            self.spill()
         handle, self._handle = self._handle, -1
         return SpilledBody(handle, self._key, self.size, sha256)
 
