@@ -11,9 +11,9 @@ import contextlib
 import ctypes
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import cv2
 import numpy as np
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Kind = Literal["colour", "grey", "bilevel"]
+#: Left, bottom, right, top in PDF points.
+_Box = tuple[float, float, float, float]
 
 #: Pixels of one decoded picture: A3 at 500 dpi is 48 million, A4 at 600 dpi 35 million. 64 million are 192 MB in
 #: colour, and worker memory (config.Budget.memory, 1 GB) must hold the decoded and the turned picture.
@@ -288,11 +290,11 @@ class PdfPages(_Turning):
             return self._pictures[n]
         page = self._page(n)
         found = []
-        for count, image in enumerate(page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=4)):
+        for count, image in enumerate(_images(page, page.raw, 4)):
             if count >= 500:  # strips of a scan come to a few dozen; thousands of tiles say nothing more
                 break
             with contextlib.suppress(pdfium.PdfiumError):
-                found.append(_picture(page, image))
+                found.append(_picture(page, pdfium.PdfObject(image, page=page)))
         found.extend(_widget_pictures(page))
         self._pictures[n] = tuple(found)
         return self._pictures[n]
@@ -348,27 +350,25 @@ class PdfPages(_Turning):
         """Words drawn to be seen on which something drawn later lies wholly: an opaque picture, a filled shape, the
         field of a form. Whether they can be seen all the same is another question."""
         page = self._page(n)
-        text = page.get_textpage()
-        words: list[tuple[str, tuple[float, float, float, float]]] = []
-        under: list[tuple[str, tuple[float, float, float, float]]] = []
-        try:
-            for count, thing in enumerate(page.get_objects(max_depth=3, textpage=text)):
-                if count >= 5000:
-                    break
-                with contextlib.suppress(pdfium.PdfiumError):
-                    if thing.type == pdfium_c.FPDF_PAGEOBJ_TEXT:
-                        if pdfium_c.FPDFTextObj_GetTextRenderMode(thing.raw) < pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE:
-                            said = thing.extract().strip()
-                            if said:
-                                words.append((said, thing.get_bounds()))
-                    elif words and _covers(thing):
-                        left, bottom, right, top = thing.get_bounds()
-                        under += [one for one in words if _inside(one[1], (left, bottom, right, top))]
-        finally:
-            text.close()
+        words: list[pdfium.PdfTextObj] = []
+        boxes: list[_Box] = []  # of the words, as far as something was drawn after them
+        under: list[tuple[pdfium.PdfTextObj, _Box]] = []
+
+        def cover(box: _Box) -> None:
+            boxes.extend(_bounds(thing) for thing in words[len(boxes) :])
+            under.extend(one for one in zip(words, boxes, strict=True) if _inside(one[1], box))
+
+        for count, thing in enumerate(page.get_objects(max_depth=3)):
+            if count >= 5000:
+                break
+            if thing.type == pdfium_c.FPDF_PAGEOBJ_TEXT:
+                if pdfium_c.FPDFTextObj_GetTextRenderMode(thing.raw) < pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE:
+                    words.append(thing)
+            elif words and _covers(thing):
+                cover(_bounds(thing))
         for box in _field_boxes(self._pdf, page) if words else ():
-            under += [one for one in words if _inside(one[1], box)]
-        return [Words(said, _shown_at(page, *box)) for said, box in dict.fromkeys(under)]
+            cover(box)
+        return [Words(said, _shown_at(page, *box)) for said, box in _said(page, under)] if under else []
 
     def kind(self, n: int) -> Kind:
         kinds = {picture.kind for picture in self._scan(n)}
@@ -380,6 +380,22 @@ class PdfPages(_Turning):
 
 def _bitmap(width: int, height: int, format: int, rev_byteorder: bool, **_: object) -> pdfium.PdfBitmap:
     return pdfium.PdfBitmap.new_native(width, height, format, rev_byteorder=rev_byteorder)
+
+
+def _images(page: pdfium.PdfPage, parent: Any, depth: int) -> Iterator[Any]:
+    """The handles of the pictures on a page and in its forms. Not through `page.get_objects`, which makes an object of
+    Python's for each letter that it passes."""
+    if parent is page.raw:
+        count, get = pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject
+    else:
+        count, get = pdfium_c.FPDFFormObj_CountObjects, pdfium_c.FPDFFormObj_GetObject
+    for index in range(count(parent)):
+        thing = get(parent, index)
+        kind = pdfium_c.FPDFPageObj_GetType(thing) if thing else pdfium_c.FPDF_PAGEOBJ_UNKNOWN
+        if kind == pdfium_c.FPDF_PAGEOBJ_IMAGE:
+            yield thing
+        elif kind == pdfium_c.FPDF_PAGEOBJ_FORM and depth > 1:
+            yield from _images(page, thing, depth - 1)
 
 
 def _picture(page: pdfium.PdfPage, image: pdfium.PdfImage) -> Picture:
@@ -405,7 +421,30 @@ def _covers(thing: pdfium.PdfObject) -> bool:
     return bool(thing.type == pdfium_c.FPDF_PAGEOBJ_IMAGE)
 
 
-def _inside(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _bounds(thing: pdfium.PdfObject) -> _Box:
+    """Where a page object lies; nowhere, when PDFium does not know."""
+    try:
+        return cast("_Box", thing.get_bounds())
+    except pdfium.PdfiumError:
+        return (0.0, 0.0, 0.0, 0.0)
+
+
+def _said(page: pdfium.PdfPage, things: Iterable[tuple[pdfium.PdfTextObj, _Box]]) -> Iterable[tuple[str, _Box]]:
+    """The words of text objects, each once. Only for those that are asked for: it costs more than all the rest."""
+    found: dict[tuple[str, _Box], None] = {}
+    text = page.get_textpage()
+    try:
+        for thing, box in things:
+            thing.textpage = text
+            with contextlib.suppress(pdfium.PdfiumError):
+                if said := thing.extract().strip():
+                    found[said, box] = None
+    finally:
+        text.close()
+    return found
+
+
+def _inside(box: _Box, other: _Box) -> bool:
     """Whether nearly all of a box (left, bottom, right, top) is in another."""
     across = min(box[2], other[2]) - max(box[0], other[0])
     up = min(box[3], other[3]) - max(box[1], other[1])
