@@ -12,13 +12,17 @@ import difflib
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from gateway.errors import ConfigError, Failure, Problem
 from gateway.hashtree import COSIGNATURE, ML_DSA, BadProof, Verifier
@@ -328,9 +332,10 @@ class AlertChannel(Settings):
         where = f"channel {self.name}"
         web = self.kind in ("http", "sms")
         if web != bool(self.url):
-            raise ValueError(f"{where}: `url` is {'needed for' if web else 'not for'} kind {self.kind}")
+            raise ValueError(f"{where}: `url` is {'needed' if web else 'not'} for kind {self.kind}")
         if (self.kind == "command") != bool(self.argv):
-            raise ValueError(f"{where}: `argv` is {'needed for' if self.kind == 'command' else 'not for'} {self.kind}")
+            needed = "needed" if self.kind == "command" else "not"
+            raise ValueError(f"{where}: `argv` is {needed} for kind {self.kind}")
         if self.secret_file is not None and self.credential:
             raise ValueError(f"{where}: one of `secret_file` and `credential`, not both")
         if web:
@@ -546,7 +551,7 @@ class Witness(Settings):
             try:
                 found = Verifier.parse(key)
             except BadProof as error:
-                raise ValueError(f"witness {self.name}: {key[:60]!r}: {error}") from None
+                raise ValueError(f"witness {self.name}: {key[:60]!r} is no key of a witness: {error}") from None
             if found.algorithm not in (COSIGNATURE, ML_DSA):
                 raise ValueError(f"witness {self.name}: {key[:60]!r} is the key of a log, not of a witness")
         return self
@@ -711,40 +716,94 @@ def _alert_paths(alerts: Alerts, absolute: Callable[[Path | None], Path | None])
     return alerts.model_copy(update={"channels": tuple(map(channel, alerts.channels))})
 
 
+#: Settings of 300,000 mailboxes are 30 MB; what is much larger is no configuration.
+_LARGEST = 256 << 20
+
+
+def check_file(path: Path, shown: str) -> None:
+    """Raises ConfigError for what is no file that could be read to its end."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a folder; also a pipe or device, which might never end
+            raise ConfigError([Problem(shown, 0, 0, "is no file but a folder or device")])
+        if status.st_size > _LARGEST:
+            raise ConfigError([Problem(shown, 0, 0, f"larger than {_LARGEST >> 20} MB; split it")])
+    except FileNotFoundError:
+        raise ConfigError([Problem(shown, 0, 0, "file not found")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(shown, 0, 0, error.strerror or "cannot be read")]) from None
+
+
+def read_text(path: Path, shown: str, *, table: bool = False) -> str:
+    """A file of the configuration as text, with or without byte order mark. Raises ConfigError."""
+    check_file(path, shown)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([Problem(shown, 0, 0, error.strerror or "cannot be read")]) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8", "replace")) + 1
+        cure = "CSV UTF-8" if table else "UTF-8"
+        text = f"is not UTF-8 (byte {data[error.start]:#04x}); save it as {cure}"
+        raise ConfigError([Problem(shown, line, column, text)]) from None
+
+
 def load_yaml(path: Path, shown: str | None = None) -> Any:
     """The plain data of a YAML file, with line marks (ruamel's CommentedMap and CommentedSeq). Raises ConfigError."""
     name = shown or str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError([Problem(name, 0, 0, "file not found")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "cannot be read")
-        raise ConfigError([Problem(name, 0, 0, reason)]) from None
+    text = read_text(path, name)
     try:
         return YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        raise ConfigError([_marked(name, error, _twice(error.problem or ""))]) from None
+    except ComposerError as error:
+        two = "two documents in one file (`---`); keep one"
+        several = (error.context or "").startswith("expected a single document")
+        raise ConfigError([_marked(name, error, two if several else f"not YAML: {error.problem}")]) from None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
         problem = re.sub(r"\s+", " ", (error.problem or error.context or "not YAML").split("\n")[0])
         if problem.startswith("expected <block end>"):
-            problem = "the indentation does not fit the lines above / thụt đầu dòng không khớp các dòng trên"
-        raise ConfigError(
-            [Problem(name, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, problem)]
-        ) from None
+            problem = "the indentation does not fit the lines above"
+        elif "'\\t'" in problem:
+            problem = "a tab; indent with blanks"
+        raise ConfigError([_marked(name, error, f"not YAML: {problem}")]) from None
+    except ReaderError as error:  # its position counts from the beginning
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        raise ConfigError([Problem(name, line, column, f"not YAML: {error.reason}")]) from None
     except YAMLError as error:
-        raise ConfigError([Problem(name, 0, 0, str(error).split("\n")[0])]) from None
+        raise ConfigError([Problem(name, 0, 0, f"not YAML: {str(error).splitlines()[0]}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(name, 0, 0, "not YAML: nested too deep")]) from None
     except ValueError as error:  # a date that the calendar does not have; ruamel does not say where
         raise ConfigError([_impossible_date(text, name, str(error))]) from None
 
 
+def _marked(file: str, error: MarkedYAMLError, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    return Problem(file, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, text)
+
+
+def _twice(problem: str) -> str:
+    """`found duplicate key "a" with value "1" (original value: "2")`, in the words of somebody who is to mend it."""
+    match = re.match(r'found duplicate key "(.*?)" with value "(.*)" \(original value: "(.*)"\)', problem, re.DOTALL)
+    if match is None:
+        return f"not YAML: {problem.splitlines()[0]}"
+    key, second, first = (repr(one if len(one) <= 40 else one[:39] + "…") for one in match.groups())
+    return f"key {key} is there twice, as {first} and as {second}; keep one"
+
+
 def _impossible_date(text: str, file: str, reason: str) -> Problem:
     for number, line in enumerate(text.split("\n"), 1):
-        for match in re.finditer(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\w-])", line.partition("#")[0]):
+        for match in re.finditer(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\d-])", line.partition("#")[0]):
             try:
                 dt.date(int(match[1]), int(match[2]), int(match[3]))
             except ValueError:
                 return Problem(file, number, match.start() + 1, f"{match[0]!r} is not a date: {reason}")
-    return Problem(file, 0, 0, reason)
+    return Problem(file, 0, 0, f"not YAML: {reason}")
 
 
 def build(model: type[Model], data: Any, file: str) -> Model:
@@ -754,7 +813,8 @@ def build(model: type[Model], data: Any, file: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_problem(model, data, file, one) for one in error.errors()]) from None
+        found = [_problem(model, data, file, one) for one in error.errors()]
+        raise ConfigError(list(dict.fromkeys(found))) from None  # of a union each kind complains
 
 
 def load(model: type[Model], path: Path, shown: str | None = None) -> Model:
@@ -777,14 +837,54 @@ _NEEDED = {
     "bool_parsing": "true or false is needed",
     "int_parsing": "a whole number is needed",
     "int_type": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "int_parsing_size": "a whole number is needed",
+    "float_parsing": "a number is needed",
+    "float_type": "a number is needed",
+    "finite_number": "a number is needed",
+    "path_type": "a path is needed",
+    "datetime_type": "a date and time is needed, such as 2026-12-31T08:00",
+    "datetime_parsing": "a date and time is needed, such as 2026-12-31T08:00",
+    "datetime_from_date_parsing": "a date and time is needed, such as 2026-12-31T08:00",
+    "ip_v4_network": "a network is needed, such as 10.0.0.0/8 or 2001:db8::/32",
+    "ip_v6_network": "a network is needed, such as 10.0.0.0/8 or 2001:db8::/32",
+}
+#: pydantic's error types with a limit.
+_LIMITS = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "string_too_short": "must not be empty",
+    "too_short": "too few values; at least {min_length}",
+}
+_WEB = "an address of the web is needed, such as https://may-chu.tinh.gov.vn/"
+_NAMES = "use letters without accents, digits, `_`, `.` and `-`"
+_ADDRESS_WORDS = "an address looks like vanthu@sonoivu.tinh.gov.vn"
+#: What a pattern of a field asks for, in words.
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": _NAMES,
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": _NAMES,
+    r"^[a-z0-9][a-z0-9-]{0,31}$": "use small letters without accents, digits and `-`, such as tin-nhan",
+    r"^[a-z0-9][a-z0-9-]*$": "use small letters without accents, digits and `-`, such as tin-nhan",
+    r"^[a-z][a-z0-9_]{1,40}$": "use small letters without accents, digits and `_`, such as tinh_2026",
+    r"^X-[A-Za-z0-9-]{1,24}$": "an own rule is named X- and letters, digits or `-`, such as X-TRINHCHIEU",
+    r"^https?://": _WEB,
+    r"^https?://.+": _WEB,
+    r"^(https?://.+)?$": _WEB,
+    r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$": "hours are written 22:00-06:00",
+    r"^[^@\s]+@[^@\s]+$": _ADDRESS_WORDS,
+    r"^$|^[^\s@<>\"(),:;\\\[\]-][^\s@<>\"(),:;\\\[\]]{0,63}@[^\s@<>]+$": _ADDRESS_WORDS,
 }
 
 
 def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Problem:
     steps = [step for step in error["loc"]]
-    line, column = _place(data, steps)
+    line, column = place(data, steps)
     where = ".".join(str(step) for step in steps) or "file"
     kind = error["type"]
+    if kind in ("ip_v4_network", "ip_v6_network"):
+        where = where.rpartition(".")[0]
     if kind == "extra_forbidden":
         name, known = str(steps[-1]), _known_keys(model, steps[:-1])
         near = difflib.get_close_matches(name, known, 1)
@@ -803,6 +903,11 @@ def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Proble
         given = error.get("input")
         shown = "" if given is None or isinstance(given, (dict, list)) else f" (got {str(given)!r})"
         text = f"{where}: {_NEEDED[kind]}{shown}"
+    elif kind in _LIMITS or kind == "string_pattern_mismatch":
+        given, limits = error.get("input"), error.get("ctx", {})
+        words = _LIMITS[kind].format(**limits) if kind in _LIMITS else _PATTERNS.get(limits["pattern"])
+        shown = "" if isinstance(given, (dict, list)) else f" (got {str(given)!r})"
+        text = f"{where}: {words or 'does not fit the pattern ' + limits['pattern']}{shown}"
     else:
         message = error["msg"].removeprefix("Value error, ")
         given = error.get("input")
@@ -811,7 +916,7 @@ def _problem(model: type[BaseModel], data: Any, file: str, error: Any) -> Proble
     return Problem(file, line, column, text)
 
 
-def _place(data: Any, steps: list[Any]) -> tuple[int, int]:
+def place(data: Any, steps: list[Any]) -> tuple[int, int]:
     """Line and column, from 1, of the deepest node on the path that the file holds."""
     line = column = 0
     node = data

@@ -61,7 +61,10 @@ def notify(state: str) -> None:
 
 def read_rules(directory_path: Path) -> Rules:
     """Policy and directory. Raises ConfigError."""
-    return Rules(policy.load(directory_path), directory.load(directory_path / "directory"))
+    rules = Rules(policy.load(directory_path), directory.load(directory_path / "directory"))
+    if problems := policy.cross_check(rules.policy, rules.directory):
+        raise ConfigError(problems)
+    return rules
 
 
 def boot(hostname: str, policy_digest: str) -> dict[str, Any]:
@@ -385,7 +388,7 @@ class Daemon:
             rules = read_rules(self._config)
         except ConfigError as error:
             for problem in error.problems:
-                self._log.error("policy not reloaded", problem=str(problem))
+                self._log.error("policy not reloaded", problem=f"{problem.place}: {problem.text}", vi=problem.vi)
         else:
             self.rules = self.pipeline.rules = rules
             self._log.info("policy reloaded", policy=rules.policy.digest)

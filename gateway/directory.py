@@ -435,7 +435,77 @@ def _day(at: dt.date | dt.datetime) -> dt.date:
 # -- loading ---------------------------------------------------------------------------------------------------------
 
 Row = TypeVar("Row", bound=config.Settings)
-_Placed = tuple[Any, str, int]  # value, file as shown, line
+
+
+class _Source:
+    """A file of the folder. Where a value stands in it is found out only when there is something to say about it."""
+
+    def __init__(self, path: Path, stem: str) -> None:
+        self.path, self.stem, self.shown = path, stem, f"directory/{path.name}"
+        self._lines: list[str] | None = None
+        self._data: Any = None
+
+    def problem(self, line: int, key: str, text: str) -> Problem:
+        """A mistake in the row that begins at `line`, in the cell or key named."""
+        with contextlib.suppress(ConfigError, OSError, UnicodeError):
+            if self.path.suffix == ".csv":
+                return Problem(self.shown, line, self._column(line, key), text)
+            return Problem(self.shown, *self._place(line, key), text)
+        return Problem(self.shown, line, 0, text)
+
+    def _column(self, line: int, key: str) -> int:
+        if self._lines is None:
+            self._lines = self.path.read_text(encoding="utf-8-sig").split("\n")
+        mark = _mark(self._lines[0])
+        heads = [name.strip().strip('"') for name in self._lines[0].split(mark)]
+        starts = cells_of(self._lines[line - 1], mark)
+        return starts[heads.index(key)] if key in heads and heads.index(key) < len(starts) else 1
+
+    def _place(self, line: int, key: str) -> tuple[int, int]:
+        if self._data is None:
+            self._data = config.load_yaml(self.path)[self.stem]
+        for number, row in enumerate(self._data):
+            at = self._data.lc.item(number)
+            if at[0] + 1 == line:
+                at = row.lc.key(key) if key in row else at
+                return at[0] + 1, at[1] + 1
+        return line, 0
+
+
+_Placed = tuple[Any, _Source, int]  # value, its file, line of its row
+
+
+def cells_of(line: str, mark: str) -> list[int]:
+    """Where the cells of a line of CSV begin, from 1."""
+    places, quoted = [1], False
+    for at, letter in enumerate(line):
+        if letter == '"':
+            quoted = not quoted
+        elif letter == mark and not quoted:
+            places.append(at + 2)
+    return places
+
+
+def _mark(head: str) -> str:
+    return ";" if head.count(";") > head.count(",") else ","
+
+
+class _Names:
+    """Names that exist, for messages about one that does not."""
+
+    def __init__(self, what: str, known: Collection[str]) -> None:
+        self.what, self._known = what, known
+        self._said: dict[str, str] = {}
+
+    def unknown(self, name: str) -> str:
+        if name not in self._said:  # looking through 10,000 names takes long, and a wrong column repeats itself
+            near = difflib.get_close_matches(name, list(self._known), 1) if len(self._said) < 50 else []
+            self._said[name] = f"unknown {self.what} {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        return self._said[name]
+
+
+#: Mistakes of one file that are told; a file with more has one cause, not a thousand.
+_TOLD = 200
 
 
 def load(folder: Path) -> Directory:
@@ -457,29 +527,41 @@ def _load(folder: Path) -> Directory:
     problems: list[Problem] = []
     agencies = list(_read(folder, "agencies", Agency, problems, required=True))
     exceptions = list(_read(folder, "exceptions", FreeMailboxException, problems))
-    lists = {
-        name: _list(folder.parent / "lists" / f"{name}.txt", f"lists/{name}.txt", problems)
-        for name in ("free", "official")
-    }
     result = Directory()
+    _lists(folder.parent / "lists", result, problems)
     broken = any(one.file.startswith("directory/agencies") for one in problems)  # then unknown ids tell nothing new
     _index_agencies(result, agencies, problems)
-    _index_mailboxes(result, _read(folder, "mailboxes", MailboxRow, problems), problems, broken)
-    _index_exceptions(result, exceptions, problems, broken)
+    known = None if broken else _Names("agency", result._agencies)
+    _index_mailboxes(result, _read(folder, "mailboxes", MailboxRow, problems), problems, known)
+    _index_exceptions(result, exceptions, problems, known)
     result._meetings = tuple(one for one, _, _ in _read(folder, "meetings", Meeting, problems))
     times: dict[str, list[dt.datetime]] = {}
-    for one, shown, line in _read(folder, "publications", Publication, problems):
-        if one.agency not in result._agencies and not broken:
-            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', one.agency, result._agencies)}"))
+    for one, source, line in _read(folder, "publications", Publication, problems):
+        _known_agency(one.agency, source, line, known, result, problems)
         times.setdefault(one.agency, []).append(one.published_at)
     result._publications = {key: tuple(sorted(many)) for key, many in times.items()}
     result.holidays = frozenset(one.day for one, _, _ in _read(folder, "holidays", Holiday, problems))
-    result._free = frozenset(one for one in lists["free"] if not one.endswith(".*"))
-    result._free_stems = frozenset(one[:-2] for one in lists["free"] if one.endswith(".*"))
-    result._official = frozenset(lists["official"])
     if problems:
-        raise ConfigError(sorted(problems))
+        raise ConfigError(_shortened(sorted(problems)))
     return result
+
+
+def _shortened(problems: list[Problem]) -> list[Problem]:
+    counts: dict[str, int] = {}
+    told = []
+    for one in problems:
+        counts[one.file] = counts.get(one.file, 0) + 1
+        if counts[one.file] <= _TOLD:
+            told.append(one)
+    more = [(file, count - _TOLD) for file, count in counts.items() if count > _TOLD]
+    return told + [Problem(file, 0, 0, f"{count} more mistakes in this file") for file, count in more]
+
+
+def _known_agency(
+    name: str, source: _Source, line: int, known: _Names | None, result: Directory, problems: list[Problem]
+) -> None:
+    if name not in result._agencies and known is not None:
+        problems.append(source.problem(line, "agency", f"agency: {known.unknown(name)}"))
 
 
 def _read(
@@ -489,21 +571,30 @@ def _read(
     if not paths and required:
         problems.append(Problem(f"directory/{stem}.yaml", 0, 0, f"file not found; {stem}.yaml or {stem}.csv is needed"))
     for path in paths:
-        shown = f"directory/{path.name}"
+        source = _Source(path, stem)
         try:
             if path.suffix == ".csv":
-                yield from _csv(path, shown, model, problems)
+                yield from _csv(source, model, problems)
             else:
-                yield from _yaml(path, shown, stem, model)
+                yield from _yaml(source, model)
         except ConfigError as error:
             problems.extend(error.problems)
 
 
-def _yaml(path: Path, shown: str, stem: str, model: type[Row]) -> Iterator[_Placed]:
-    data = config.load_yaml(path, shown)
+def _yaml(source: _Source, model: type[Row]) -> Iterator[_Placed]:
+    data = config.load_yaml(source.path, source.shown)
+    stem = source.stem
     whole = create_model("File", __base__=config.Settings, **{stem: (tuple[model, ...], ...)})  # type: ignore[call-overload, valid-type]
-    for number, value in enumerate(getattr(config.build(whole, data, shown), stem)):
-        yield value, shown, data[stem].lc.item(number)[0] + 1
+    for number, value in enumerate(getattr(config.build(whole, data, source.shown), stem)):
+        yield value, source, data[stem].lc.item(number)[0] + 1
+
+
+def placed(folder: Path, agency: str, key: str, problem: Problem) -> Problem:
+    """The problem of an agency with its file, line and column."""
+    for one, source, line in _read(folder, "agencies", Agency, []):
+        if one.id == agency and getattr(one, key):
+            return source.problem(line, key, problem.text)
+    return problem
 
 
 #: CSV columns that stand for keys of a nested value.
@@ -522,45 +613,62 @@ _BOOLEANS = {"yes": True, "có": True, "true": True, "1": True, "x": True}
 _BOOLEANS |= {"no": False, "không": False, "false": False, "0": False}
 
 
-def _csv(path: Path, shown: str, model: type[Row], problems: list[Problem]) -> Iterator[_Placed]:
+def _csv(source: _Source, model: type[Row], problems: list[Problem]) -> Iterator[_Placed]:
     """Rows of a CSV file, comma or semicolon, UTF-8 with or without byte order mark. Empty cells are absent keys."""
+    path, shown = source.path, source.shown
+    config.check_file(path, shown)
+    begin = 0
     try:
-        handle = path.open(encoding="utf-8-sig", newline="")
-        with handle:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
             head = handle.readline()
             handle.seek(0)
-            rows = csv.reader(handle, delimiter=";" if head.count(";") > head.count(",") else ",", strict=True)
+            rows = csv.reader(handle, delimiter=_mark(head), strict=True)
             columns = [name.strip() for name in next(rows, [])]
             known = [*model.model_fields, *(name for name, (key, _) in _NESTED.items() if key in model.model_fields)]
             if not columns:
                 raise ConfigError([Problem(shown, 0, 0, "the file is empty")])
             wrong = [name for name in columns if name not in known]
-            if wrong or len(set(columns)) < len(columns):
-                twice = [name for name in columns if columns.count(name) > 1]
-                hints = [_unknown("column", name, known) for name in wrong] or [f"column {twice[0]!r} is there twice"]
-                raise ConfigError([Problem(shown, 1, 0, hint) for hint in hints])
-            for cells in rows:
-                line = rows.line_num
-                if not any(cell.strip() for cell in cells):
+            twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+            if wrong or twice:
+                names = _Names("column", known)
+                hints = [(name, names.unknown(name)) for name in wrong]
+                hints += [(name, f"column {name!r} is there twice") for name in twice if name not in wrong]
+                raise ConfigError([source.problem(1, name, hint) for name, hint in hints])
+            begin = rows.line_num
+            for row in rows:
+                line, begin = begin + 1, rows.line_num  # a quoted cell may hold line breaks
+                if not any(cell.strip() for cell in row):
                     continue
-                if len(cells) != len(columns):
-                    problems.append(
-                        Problem(shown, line, 0, f"{len(cells)} cells, but the header has {len(columns)} columns")
-                    )
+                if len(row) != len(columns):
+                    text = f"{len(row)} cells, but the header has {len(columns)} columns"
+                    problems.append(source.problem(line, "", text))
                     continue
                 try:
-                    yield model.model_validate(_row(columns, cells, model)), shown, line
+                    yield model.model_validate(_row(columns, row, model)), source, line
                 except ValueError:
-                    try:
-                        config.build(model, _row(columns, cells, model), shown)
-                    except ConfigError as error:
-                        problems.extend(Problem(shown, line, 0, one.text) for one in error.problems)
+                    problems += _wrong_cells(source, line, columns, row, model)
     except UnicodeDecodeError:
-        raise ConfigError([Problem(shown, 0, 0, "is not UTF-8; save it as CSV UTF-8")]) from None
+        config.read_text(path, shown, table=True)  # says where
+        raise
     except csv.Error as error:
-        raise ConfigError([Problem(shown, rows.line_num, 0, f"not CSV: {error}")]) from None
+        raise ConfigError([Problem(shown, begin + 1, 1, f"not CSV: {error}")]) from None
     except OSError as error:
         raise ConfigError([Problem(shown, 0, 0, error.strerror or "cannot be read")]) from None
+
+
+def _wrong_cells(source: _Source, line: int, columns: list[str], row: list[str], model: type[Row]) -> Iterator[Problem]:
+    try:
+        config.build(model, _row(columns, row, model), source.shown)
+    except ConfigError as error:
+        for one in error.problems:
+            where, colon, rest = one.text.partition(": ")
+            steps = tuple(step for step in where.split(".") if not step.isdigit())
+            absent = re.fullmatch(r"missing key '(\w+)'", one.text)
+            column = next(
+                (name for name, nested in _NESTED.items() if nested == steps), absent[1] if absent else steps[0]
+            )
+            known = column in columns
+            yield source.problem(line, column, f"{column}: {rest}" if colon and known else one.text)
 
 
 def _row(columns: list[str], cells: list[str], model: type[Row]) -> dict[str, Any]:
@@ -589,63 +697,80 @@ def _people(cell: str) -> Iterator[str]:
         yield from words if all("@" in one or config.international(one) for one in words) else (part,)
 
 
-def _list(path: Path, shown: str, problems: list[Problem]) -> list[str]:
-    """One domain a line, `#` starts a comment. A missing list is empty."""
+def _lists(folder: Path, result: Directory, problems: list[Problem]) -> None:
+    """`free.txt` and `official.txt`: one domain a line, `#` starts a comment. A missing list is empty."""
+    free = _list(folder / "free.txt", problems)
+    official = _list(folder / "official.txt", problems)
+    result._free = frozenset(one for one in free if not one.endswith(".*"))
+    result._free_stems = frozenset(one[:-2] for one in free if one.endswith(".*"))
+    result._official = frozenset(official)
+    for domain, line in official.items():
+        if result.is_free(domain):
+            text = f"{domain!r} is in free.txt too; an official domain is not a free one"
+            problems.append(Problem("lists/official.txt", line, 1, text))
+
+
+def _list(path: Path, problems: list[Problem]) -> dict[str, int]:
+    """The domains of a list with their lines."""
+    shown = f"lists/{path.name}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError):
-        problems.append(Problem(shown, 0, 0, "cannot be read as UTF-8"))
-        return []
-    found = []
+        lines = config.read_text(path, shown).split("\n") if path.exists() or path.is_symlink() else []
+    except ConfigError as error:
+        problems += error.problems
+        return {}
+    found: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         entry = line.partition("#")[0].strip().lower()
         if entry and not _DOMAIN.fullmatch(entry.replace(".*", ".vn")):
-            problems.append(Problem(shown, number, 0, f"{entry!r} is not a domain; write example.com or example.*"))
+            column = len(line) - len(line.lstrip()) + 1
+            text = f"{entry!r} is not a domain; write example.com or example.*"
+            problems.append(Problem(shown, number, column, text))
         elif entry:
-            found.append(entry)
+            found.setdefault(entry, number)
     return found
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"unknown {what} {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _index_agencies(result: Directory, rows: list[_Placed], problems: list[Problem]) -> None:
     versions: dict[str, list[Agency]] = {}
     domains: dict[str, list[str]] = {}
     names: dict[str, list[str]] = {}
-    for agency, shown, line in rows:
+    for agency, source, line in rows:
         for other in versions.get(agency.id, ()):
             if _overlap(agency, other):
-                problems.append(Problem(shown, line, 0, f"agency {agency.id!r} is there twice for the same days"))
+                text = f"agency {agency.id!r} is there twice for the same days"
+                problems.append(source.problem(line, "id", text))
         versions.setdefault(agency.id, []).append(agency)
-    for agency, shown, line in rows:
+    known = _Names("agency", versions)
+    for agency, source, line in rows:
         for key in ("parent", "successor"):
             other = getattr(agency, key)
             if other and other not in versions:
-                problems.append(Problem(shown, line, 0, f"{key}: {_unknown('agency', other, versions)}"))
+                problems.append(source.problem(line, key, f"{key}: {known.unknown(other)}"))
         for domain in agency.domains:
+            if result.is_free(domain):
+                text = f"domains: {domain!r} is in free.txt too; an official domain is not a free one"
+                problems.append(source.problem(line, "domains", text))
             owners = domains.setdefault(domain, [])
             for owner in owners:
                 if owner != agency.id and any(
                     _overlap(agency, one) for one in versions[owner] if domain in one.domains
                 ):
-                    problems.append(Problem(shown, line, 0, f"domain {domain!r} belongs to agency {owner!r} already"))
+                    text = f"domain {domain!r} belongs to agency {owner!r} already"
+                    problems.append(source.problem(line, "domains", text))
             if agency.id not in owners:
                 owners.append(agency.id)
         for name in agency.name_keys():
             if agency.id not in names.setdefault(name, []):
                 names[name].append(agency.id)
-    for agency, shown, line in rows:
-        seen, current = [agency.id], agency.parent
-        while current in versions and current not in seen:
-            seen.append(current)
-            current = versions[current][-1].parent
-        if current == agency.id:
-            problems.append(Problem(shown, line, 0, f"agency {agency.id!r} is its own ancestor: {' > '.join(seen)}"))
+    for key, kin in (("parent", "ancestor"), ("successor", "successor")):
+        for agency, source, line in rows:
+            seen, current = [agency.id], getattr(agency, key)
+            while current in versions and current not in seen:
+                seen.append(current)
+                current = getattr(versions[current][-1], key)
+            if current == agency.id:
+                text = f"agency {agency.id!r} is its own {kin}: {' > '.join(seen)}"
+                problems.append(source.problem(line, key, text))
     result._agencies = {
         key: tuple(sorted(many, key=lambda one: one.valid_from or dt.date.min)) for key, many in versions.items()
     }
@@ -659,18 +784,21 @@ def _overlap(one: Agency, other: Agency) -> bool:
     )
 
 
-def _index_mailboxes(result: Directory, rows: Iterable[_Placed], problems: list[Problem], broken: bool) -> None:
+def _index_mailboxes(result: Directory, rows: Iterable[_Placed], problems: list[Problem], known: _Names | None) -> None:
     boxes: dict[str, Mailbox] = {}
     private: dict[str, Mailbox] = {}
     holders: dict[str, list[Mailbox]] = {}
     by_agency: dict[str, list[Mailbox]] = {}
-    for row, shown, line in rows:
+    for row, source, line in rows:
         if row.address in boxes:
-            problems.append(Problem(shown, line, 0, f"mailbox {row.address!r} is there twice"))
-        if row.agency not in result._agencies and not broken:
-            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
+            problems.append(source.problem(line, "address", f"mailbox {row.address!r} is there twice"))
+        if result.is_free(row.address.rpartition("@")[2]):
+            text = f"address: {row.address!r} is a free mailbox, not an official one; put it into `private`"
+            problems.append(source.problem(line, "address", text))
+        _known_agency(row.agency, source, line, known, result, problems)
         if row.issued_on and row.revoked_on and row.revoked_on < row.issued_on:
-            problems.append(Problem(shown, line, 0, f"revoked_on {row.revoked_on} is before issued_on {row.issued_on}"))
+            text = f"revoked_on {row.revoked_on} is before issued_on {row.issued_on}"
+            problems.append(source.problem(line, "revoked_on", text))
         published = row.published if row.published is not None else row.kind != "PERSONAL"  # rules.md MB-08, 2.10
         box = Mailbox(
             row.address,
@@ -694,10 +822,9 @@ def _index_mailboxes(result: Directory, rows: Iterable[_Placed], problems: list[
     result._issued = {key: tuple(many) for key, many in by_agency.items()}
 
 
-def _index_exceptions(result: Directory, rows: list[_Placed], problems: list[Problem], broken: bool) -> None:
+def _index_exceptions(result: Directory, rows: list[_Placed], problems: list[Problem], known: _Names | None) -> None:
     found: dict[str, list[FreeMailboxException]] = {}
-    for row, shown, line in rows:
-        if row.agency not in result._agencies and not broken:
-            problems.append(Problem(shown, line, 0, f"agency: {_unknown('agency', row.agency, result._agencies)}"))
+    for row, source, line in rows:
+        _known_agency(row.agency, source, line, known, result, problems)
         found.setdefault(row.address, []).append(row)
     result._exceptions = {key: tuple(many) for key, many in found.items()}

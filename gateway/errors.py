@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway import wording
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -64,20 +66,32 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One mistake in a configuration file, with place and cure. `line` and `column` count from 1; 0 is unknown."""
+    """One mistake in a configuration file, with place and cure. `line` and `column` count from 1; 0 is unknown.
+
+    `text` is English; as text for a person the Vietnamese comes first and the English below it."""
 
     file: str
     line: int
     column: int
     text: str
 
-    def __str__(self) -> str:
-        place = (
+    @property
+    def place(self) -> str:
+        """`file:line:column`, as far as it is known."""
+        return (
             self.file
             + (f":{self.line}" if self.line else "")
             + (f":{self.column}" if self.line and self.column else "")
         )
-        return f"{place}: {self.text}"
+
+    @property
+    def vi(self) -> str:
+        """The Vietnamese of `text`; empty when there is none."""
+        return wording.vietnamese(self.text)
+
+    def __str__(self) -> str:
+        told = self.vi
+        return f"{self.place}: {told}\n    {self.text}" if told else f"{self.place}: {self.text}"
 
 
 class ConfigError(Exception):

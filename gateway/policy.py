@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway import __version__, config
 from gateway.classify import History, KnownDocument, Reading, Situation, delivery, history, read
@@ -201,11 +201,23 @@ class Switch(Bound):
 Switches = Annotated[tuple[Switch, ...], BeforeValidator(_switches)]
 
 
+def _condition(when: str) -> str:
+    try:
+        _compile(when).execute(_cel_facts(_EMPTY))
+    except KeyError as error:
+        raise ValueError(f"there is no {error.args[0]!r} here") from None
+    except IndexError:
+        pass  # the example has no files and no recipients
+    except Exception as error:
+        raise ValueError(f"not a condition: {' '.join(str(error).splitlines()[0].split())}") from None
+    return when
+
+
 class OwnRule(Bound):
     """A rule of the installation: `when` is a CEL expression over the facts listed in docs/rules.md."""
 
     id: Annotated[str, Field(pattern=r"^X-[A-Za-z0-9-]{1,24}$")]
-    when: str
+    when: Annotated[str, AfterValidator(_condition)]
     action: Annotated[str, BeforeValidator(_disposition)] = "deliver-warn"
     mode: Mode = "enforce"
     from_: dt.date | None = Field(None, alias="from")
@@ -223,15 +235,6 @@ class OwnRule(Bound):
             raise ValueError("an own rule may deliver-warn, hold or return")
         if self.mode == "observe" and self.to is None:
             raise ValueError("observe needs `to`, the last day of observing")
-        try:
-            _compile(self.when).execute(_cel_facts(_EMPTY))
-        except KeyError as error:
-            raise ValueError(f"rule {self.id}: when: there is no {error.args[0]!r} here") from None
-        except IndexError:
-            pass  # the example has no files and no recipients
-        except Exception as error:
-            first = re.sub(r"\s+", " ", str(error).split("\n")[0])
-            raise ValueError(f"rule {self.id}: when: {first}") from None
         return self
 
 
@@ -270,7 +273,7 @@ class ForbiddenKind(config.Settings):
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"{self.name}: pattern: {error}") from None
+            raise ValueError(f"{self.name}: pattern: not a pattern: {error}") from None
         return self
 
 
@@ -485,7 +488,7 @@ def _near(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def _problem(problems: list[Problem], data: Any, file: str, steps: list[Any], text: str) -> None:
-    line, column = config._place(data, steps)
+    line, column = config.place(data, steps)
     problems.append(Problem(file, line, column, text))
 
 
@@ -588,7 +591,7 @@ def _check_text(
                 names = ", ".join(sorted(known)) or "none"
                 _problem(problems, data, shown, steps, f"{where}: unknown placeholder {{{name}}}; known here: {names}")
     except ValueError as error:
-        _problem(problems, data, shown, steps, f"{where}: {error}")
+        _problem(problems, data, shown, steps, f"{where}: not a text with placeholders: {error}")
 
 
 # -- judging ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, func, select
 from gateway import database as db
 from gateway import durable
 from gateway.classify import MessageClass
-from gateway.directory import Directory, name_key
+from gateway.directory import Directory, cells_of, name_key
 from gateway.errors import ConfigError, Problem
 from gateway.message import VIETNAM
 
@@ -113,7 +113,7 @@ def _rows(path: Path, headings: tuple[Heading, ...]) -> tuple[list[dict[str, Cel
                 said = f"{len(cells)} ô, dòng đầu có {len(names)} / cells, the heading has {len(names)}"
                 problems.append(Problem(shown, line, 0, said))
                 continue
-            places = _columns(lines[line - 1] if line <= len(lines) else "", mark)
+            places = cells_of(lines[line - 1] if line <= len(lines) else "", mark)
             row = {
                 name: Cell(cell.strip(), line, places[at] if at < len(places) else 1)
                 for at, (name, cell) in enumerate(zip(names, cells, strict=True))
@@ -132,7 +132,7 @@ def _heads(cells: list[str], headings: tuple[Heading, ...], shown: str, line: st
     known = {name_key(other): one.name for one in headings for other in (one.name, *one.others)}
     names = [known.get(name_key(cell), "") for cell in cells]
     problems = []
-    places = _columns(line, mark)
+    places = cells_of(line, mark)
     for at, name in enumerate(names):
         if name and names.index(name) != at:
             problems.append(Problem(shown, 1, places[at], f"{cells[at]!r}: cột có hai lần / the column is there twice"))
@@ -145,17 +145,6 @@ def _heads(cells: list[str], headings: tuple[Heading, ...], shown: str, line: st
     if problems:
         raise ConfigError(problems)
     return names
-
-
-def _columns(line: str, mark: str) -> list[int]:
-    """Where the cells of a line begin, from 1."""
-    places, quoted = [1], False
-    for at, letter in enumerate(line):
-        if letter == '"':
-            quoted = not quoted
-        elif letter == mark and not quoted:
-            places.append(at + 2)
-    return places
 
 
 def _problem(shown: str, cell: Cell, name: str, said: str) -> Problem:

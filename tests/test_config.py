@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from gateway import config, directory, policy, schemas
+from gateway import config, directory, policy, schemas, wording
 from gateway.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +47,10 @@ def messages(folder: Path) -> list[str]:
         problems += error.problems
     if judged_by is not None and agencies is not None:
         problems += policy.cross_check(judged_by, agencies)
-    return [str(problem) for problem in problems]
+    for problem in problems:
+        assert problem.vi, problem
+        assert str(problem) == f"{problem.place}: {problem.vi}\n    {problem.text}"
+    return [f"{problem.place}: {problem.text}" for problem in problems]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,62 @@ def test_broken(case: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPa
             path.write_text(before, "utf-8")
 
 
+#: Where mistakes of a configuration are found.
+FINDERS = (
+    "alerts", "config", "custody", "daemon", "directory", "policy", "returns", "trials", "inspection/trust",
+    "commands/alerts", "commands/archive", "commands/policy",
+)  # fmt: skip
+
+
+def _sentences() -> Iterator[Any]:
+    for name in FINDERS:
+        for node in ast.walk(ast.parse((ROOT / "gateway" / f"{name}.py").read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "ValueError") and node.args:
+                said = node.args[-1]
+                if isinstance(said, ast.JoinedStr):
+                    parts = [one.value if isinstance(one, ast.Constant) else "needed" for one in said.values]
+                elif isinstance(said, ast.Constant) and isinstance(said.value, str):
+                    parts = [said.value]
+                else:
+                    continue  # a text made elsewhere: the broken files show it
+                text = "".join(map(str, parts))
+                if set(text.replace("needed", "")) - set(": ") and not text.startswith("agency: needed"):
+                    yield pytest.param(text, id=f"{name}:{node.lineno}")
+
+
+@pytest.mark.parametrize("text", list(_sentences()))
+def test_every_message_is_told_in_vietnamese(text: str) -> None:
+    assert wording.vietnamese(text), f"gateway/wording.py has no line for {text!r}"
+
+
+def test_vietnamese_keeps_every_value() -> None:
+    for english, vietnamese in wording.SENTENCES.items():
+        wanted = set(re.findall(r"\{(\w+)\}", english)) - {"rest"}
+        if "is not a date" in english:
+            wanted.discard("reason")  # the calendar's reason is English; the date says enough
+        assert set(re.findall(r"\{(\w+)\}", vietnamese)) == wanted, english
+
+
+@pytest.mark.parametrize(
+    ("english", "vietnamese"),
+    [
+        ("rules: unknown rule 'FM-1', did you mean 'FM-01'?", "rules: không có quy tắc 'FM-1', có phải 'FM-01'?"),
+        (
+            "listener on port 25: next_hop 'a' is none of b, c",
+            "cổng nghe 25: next_hop 'a' không có trong b, c",
+        ),
+        (
+            "x.0.pattern: not a pattern: missing ), unterminated subpattern at position 3 (got '(')",
+            "x.0.pattern: biểu thức mẫu không đúng: thiếu dấu `)`, tính từ ký tự 3 (đang là '(')",
+        ),
+        ("nobody knows this one", ""),
+        ("", ""),
+    ],
+)
+def test_wording(english: str, vietnamese: str) -> None:
+    assert wording.vietnamese(english) == vietnamese
+
+
 def test_many_broken_files_are_known() -> None:
     assert len(BROKEN) >= 200
     assert all(case["messages"] for case in BROKEN)
@@ -106,7 +168,7 @@ def test_shipped_configuration_runs() -> None:
 def test_missing_files() -> None:
     with pytest.raises(ConfigError) as caught:
         policy.load(Path("/nonexistent"))
-    assert [str(one) for one in caught.value.problems] == [
+    assert [f"{one.place}: {one.text}" for one in caught.value.problems] == [
         "citations.yaml: file not found",
         "policy.yaml: file not found",
     ]

@@ -113,7 +113,7 @@ def test_check_runs_the_trials(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "expected deliver, got return" in result.output
     (base / "policy.yaml").write_text("profile: nationl_2026\n", "utf-8")
     result = run.invoke(commands.app, ["check", "--config", str(base)])
-    assert result.exit_code == 2 and "policy.yaml:1:1: profile: unknown profile" in result.output
+    assert result.exit_code == 2 and "policy.yaml:1:1: profile: không có bộ quy định" in result.output
 
 
 def test_replay_tells_what_changes(folder: Path, tmp_path: Path) -> None:
@@ -221,10 +221,11 @@ def test_explain_looks_numbers_up_in_the_archive(archived: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "told"), [
-    ("tls: {certificate: none.pem, key: none.pem}", "tls.certificate: "),
-    ("store: {encryption: {key: {file: none.key}}}", "store.encryption: archive key "),
+    ("tls: {certificate: none.pem, key: none.pem}", ":7: tls.certificate: "),
+    ("store: {encryption: {key: {file: none.key}}}", ":9: store.encryption: khóa lưu trữ "),
     ("store: {s3: {endpoint: 'https://s3.example', bucket: congvan, credentials: {file: none.txt}}}",
-     "store.s3.credentials: "),
+     ":63: store.s3.credentials: "),
+    ("passwords: {host: x, port: 993, ca: none.pem}", ":33: passwords.ca: "),
 ])  # fmt: skip
 def test_files_that_the_settings_name_are_looked_for(tmp_path: Path, settings: str, told: str) -> None:
     base = tmp_path / "config"
@@ -233,4 +234,21 @@ def test_files_that_the_settings_name_are_looked_for(tmp_path: Path, settings: s
     kept = [line for line in (base / "gateway.yaml").read_text().splitlines() if not line.startswith(f"{key}:")]
     (base / "gateway.yaml").write_text("\n".join([*kept, settings, ""]))
     result = run.invoke(commands.app, ["check", "--config", str(base)])
-    assert result.exit_code == 2 and f"gateway.yaml: {told}" in result.stderr, result.output
+    assert result.exit_code == 2 and f"gateway.yaml:{len(kept) + 1}{told}" in result.stderr, result.output
+
+
+def test_names_across_files_are_told_with_their_place(tmp_path: Path) -> None:
+    base = tmp_path / "config"
+    shutil.copytree(ROOT / "config", base)
+    text = (base / "policy.yaml").read_text("utf-8")
+    lines = text.count("\n")
+    (base / "policy.yaml").write_text(f"{text}rules:\n  FM-01: {{mode: warn, agencies: [so-noi]}}\n", "utf-8")
+    agencies = (base / "directory" / "agencies.yaml").read_text("utf-8")
+    (base / "directory" / "agencies.yaml").write_text(
+        agencies + "  - {id: them, name: Thêm, level: unit, profile: bnv}\n", "utf-8"
+    )
+    result = run.invoke(commands.app, ["check", "--config", str(base)])
+    assert result.exit_code == 2
+    assert f"policy.yaml:{lines + 2}:3: rules.FM-01: không có cơ quan 'so-noi'" in result.stderr
+    where = f"directory/agencies.yaml:{agencies.count(chr(10)) + 1}:41"
+    assert f"{where}: cơ quan them: profile: không có bộ quy định 'bnv', có phải" in result.stderr

@@ -287,6 +287,30 @@ def test_hostile_words_do_not_break_a_notice(subject: str, about: str, name: str
 
 
 @pytest.mark.parametrize(
+    ("to", "shown"),
+    [
+        ("a@gmail.com", "a@gmail.com"),
+        ("van thu@tinhdemo.gov.vn", '"van thu"@tinhdemo.gov.vn'),
+        ("văn.thư@tỉnh.vn", "văn.thư@tỉnh.vn"),
+        ("a\r\nBcc: b@c.vn", "undisclosed-recipients:;"),
+    ],
+)
+@pytest.mark.parametrize("subject", ["Báo cáo", "=?utf-8?q?no?= word", "long ASCII words " * 30, "Đ" * 500, ""])
+def test_letters_are_read_back_as_they_were_meant(to: str, shown: str, subject: str) -> None:
+    data = returns.letter(
+        to=to, subject=subject, vi="Một\nHai", en="One", facts={"số": 1}, at=AT, key="k", contacts=CONTACTS,
+        hostname="cong.tinhdemo.gov.vn",
+    )  # fmt: skip
+    assert max(map(len, data.split(b"\r\n"))) <= 998 and b"Bcc:" not in data
+    message = email.message_from_bytes(data, policy=email.policy.default.clone(utf8=True))
+    assert message["Subject"] == " ".join(subject.split())
+    assert f"To: {shown}\r\n".encode() in data
+    body = message.get_body(("plain",))
+    assert body is not None and body.get_content().startswith("Một\nHai\n")
+    assert not [defect for part in message.walk() for defect in part.defects]
+
+
+@pytest.mark.parametrize(
     ("more", "sender", "authenticated", "expected"),
     [
         ({}, Address("a", "y.vn"), True, True),
@@ -332,7 +356,7 @@ def test_an_administrator_overwrites_one_text(tmp_path: Path) -> None:
         (tmp_path / "N77.yaml").write_text("vi: x\n")
         with pytest.raises(ConfigError) as error:
             returns.use_templates(tmp_path)
-        found = [str(problem) for problem in error.value.problems]
+        found = [f"{problem.place}: {problem.text}" for problem in error.value.problems]
         assert any(one.startswith("templates/N02.yaml:2:3: unknown value {adress}") for one in found)
         assert any(one.startswith("templates/N03.yaml:1:1: reply") for one in found)
         assert any(one.startswith("templates/N77.yaml: no such template") for one in found)

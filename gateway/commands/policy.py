@@ -71,7 +71,8 @@ def check(
     if problems or judged_by is None or agencies is None:
         for problem in sorted({_whole(folder, one) for one in problems}):
             if as_json:
-                typer.echo(json.dumps({name: getattr(problem, name) for name in problem.__slots__}, ensure_ascii=False))
+                row = {name: getattr(problem, name) for name in (*problem.__slots__, "vi")}
+                typer.echo(json.dumps(row, ensure_ascii=False))
             else:
                 typer.echo(str(problem), err=True)
         raise typer.Exit(2)
@@ -154,7 +155,7 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
     except ConfigError as error:
         problems += error.problems
     if judged_by is not None and agencies is not None:
-        problems += policy.cross_check(judged_by, agencies)
+        problems += [_located(folder, one) for one in policy.cross_check(judged_by, agencies)]
     try:
         returns.Templates(folder / "templates").check()
     except ConfigError as error:
@@ -184,7 +185,6 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
 
 def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
     """Files that `gateway.yaml` names and that cannot be used, and domains without a way to their mailboxes."""
-    where = str(folder / "gateway.yaml")
     named = {"tls.certificate": settings.tls.certificate, "tls.key": settings.tls.key}
     if settings.passwords is not None:
         named["passwords.ca"] = settings.passwords.ca
@@ -227,7 +227,25 @@ def _files(folder: Path, settings: config.Gateway) -> list[Problem]:
         except ocr.Unavailable as error:  # a state, not a mistake: unread scans are told or held
             words = "bản quét không đọc được chữ / scans are not read: apt install tesseract-ocr-vie"
             typer.echo(f"{folder}: {error}: {words}", err=True)
-    return [Problem(where, 0, 0, text) for text in found]
+    return [_located(folder, Problem("gateway.yaml", 0, 0, text)) for text in found]
+
+
+def _located(folder: Path, problem: Problem) -> Problem:
+    """A problem that was found in values, with the place in its file of the key that its text begins with."""
+    head = problem.text.partition(": ")[0]
+    if problem.file == "directory/agencies":
+        return directory.placed(folder / "directory", head.removeprefix("agency "), "profile", problem)
+    steps: list[Any] = []
+    node = data = config.load_yaml(folder / problem.file)
+    for step in head.split("."):
+        named = range(len(node)) if isinstance(node, list) else ()
+        at = next((n for n in named if step in (node[n].get("name"), node[n].get("id"))), step)
+        if not isinstance(at, int) and not (isinstance(node, dict) and at in node):
+            break
+        steps.append(at)
+        node = node[at]
+    line, column = config.place(data, steps)
+    return replace(problem, line=line, column=column)
 
 
 def _reader(folder: Path) -> trials.Reader:
