@@ -37,7 +37,7 @@ MAX_PARTS = 500
 MAX_HEADER = 100 * 1024  # bytes of one header block; Postfix cuts at 102,400 too
 _HEADER_BUDGET = 2 << 20  # bytes of header blocks read at all, in one message: bounds the time for a hostile one
 BODY_TEXT = 64 * 1024  # characters of MessageFacts.body_text
-_HTML_LIMIT = 2 << 20  # characters of one HTML body that are rendered; about two seconds for the worst of them
+HTML_LIMIT = 2 << 20  # characters of one HTML body that are rendered; about two seconds for the worst of them
 
 _IDENTITY = frozenset(("", "7bit", "8bit", "binary"))
 _ENCODINGS = frozenset(("7bit", "8bit", "binary", "quoted-printable", "base64"))
@@ -808,7 +808,7 @@ class Part:
         text, value = decode_text(data, charset)
         if value:
             self._note("charset", value)
-        if len(text) > _HTML_LIMIT and self.content_type == "text/html":
+        if len(text) > HTML_LIMIT and self.content_type == "text/html":
             self._note("uninspectable", "too_large")
         return text
 
@@ -1521,25 +1521,32 @@ def _alike(one: str, other: str) -> bool:
 
 _BLOCKS = re.compile(
     r"(?:address|article|aside|blockquote|body|br|caption|center|d[dlt]|details|dialog|dir|div|fieldset|figcaption|figure"
-    r"|footer|form|h[1-6r]|header|html|legend|li|main|menu|nav|[ou]l|option|p|pre|section|select|summary|table|tbody|tfoot"
-    r"|thead|title|tr)"
+    r"|footer|form|h[1-6r]|header|html|legend|li|main|menu|nav|[ou]l|option|p|pre|r[pt]|section|select|summary|table|tbody"
+    r"|tfoot|thead|title|tr)"
 )
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:]*)")
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])")
+# A browser ends a comment at either; Outlook shows what stands in a comment with a condition.
+_COMMENT_END = re.compile(r"--!?>")
+_CONDITION = re.compile(r"<!--\[if[^\]>]{0,200}\]>", re.IGNORECASE)
+# Letters put down from right to left, whatever they are.
+_BACKWARDS = re.compile(r"(?=.*bidi-override)(?=.*rtl)", re.IGNORECASE | re.DOTALL)
+_RTL = re.compile(r"\bdir\s*=\s*[\"']?rtl", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"[\s/](?:alt|value)[ \t\r\n]*=[ \t\r\n]*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
 _LEGACY_FONT = re.compile(
     r"(?:font-family[ \t]*:|face[ \t]*=)[ \t\"']*(\.vn[A-Za-z0-9 ]{1,30}|vni-[A-Za-z0-9 -]{1,30})", re.IGNORECASE
 )
 
 
-def html_text(source: str) -> str:
+def html_text(source: str, *, conditions: bool = False) -> str:
     """The text of an HTML body, one line per block, table cells parted by a tab; hidden text too, because hiding is no
-    excuse; alt texts as well. Linear in the length of the source, which is cut at 2 M characters (`Part.text` says
-    so)."""
-    source = source[:_HTML_LIMIT]
+    excuse; alt texts as well; conditions: also what Outlook alone shows. Linear in the length of the source, which is
+    cut at 2 M characters (`Part.text` says so)."""
+    source = source[:HTML_LIMIT]
     out: list[str] = []
     pos, end = 0, len(source)
     unclosed: set[str] = set()  # what has no end anywhere behind: never searched for again
+    backwards = ""  # the element whose letters run from right to left
     while pos < end:
         found = _MARKUP.search(source, pos)
         if not found:
@@ -1549,12 +1556,18 @@ def html_text(source: str) -> str:
         if at > pos:
             out.append(_flow(source[pos:at]))
         if source.startswith("<!--", at):
-            stop = -1 if "-->" in unclosed else source.find("-->", at + 2)
-            if stop < 0:
+            if conditions and (condition := _CONDITION.match(source, at)):
+                pos = condition.end()
+                continue
+            closed = None if "-->" in unclosed else _COMMENT_END.search(source, at + 2)
+            if closed is None:
                 unclosed.add("-->")
                 pos = at + 4  # never closed: readers differ, so let the text be seen
             else:
-                pos = stop + 3
+                pos = closed.end()
+            continue
+        if source.startswith("<![CDATA[", at):  # in a drawing its text is shown
+            pos = at + 9
             continue
         match = _TAG.match(source, at)
         if not match:  # a declaration, or a closing tag without a name
@@ -1567,11 +1580,19 @@ def html_text(source: str) -> str:
             out.append("\n")
         elif name in ("td", "th"):
             out.append("\t")
-        if not match[1]:
+        if match[1]:
+            if name == backwards:
+                out.append("\u202c")
+                backwards = ""
+        else:
+            inside = source[match.end() : stop]
+            if not backwards and ((name == "bdo" and _RTL.search(inside)) or _BACKWARDS.match(inside)):
+                out.append("\u202e")
+                backwards = name
             if name in ("img", "input", "area", "textarea"):
                 for shown in _ATTRIBUTE.finditer(source[match.end() : stop]):
                     out.append(" " + _flow(shown[1] if shown[1] is not None else shown[2]) + " ")
-            elif name in ("script", "style"):
+            elif name in ("script", "style", "xml"):  # the last: settings of Word
                 closing = None if name in unclosed else _CLOSING[name].search(source, stop)
                 if closing:
                     stop = closing.start()
@@ -1587,7 +1608,7 @@ def html_text(source: str) -> str:
     return "\n".join(kept).strip("\n")
 
 
-_CLOSING = {name: re.compile(rf"</{name}\b", re.IGNORECASE) for name in ("script", "style")}
+_CLOSING = {name: re.compile(rf"</{name}\b", re.IGNORECASE) for name in ("script", "style", "xml")}
 
 
 def _flow(text: str) -> str:
@@ -1624,7 +1645,7 @@ _TAG_STOP = re.compile(r">|=\s{0,20}[\"']")
 
 def html_fonts(source: str) -> tuple[str, ...]:
     """Legacy Vietnamese fonts that an HTML source names (`.VnTime`, `VNI-Times`): proof of the encoding."""
-    return tuple(dict.fromkeys(match[1].strip() for match in _LEGACY_FONT.finditer(source[:_HTML_LIMIT])))
+    return tuple(dict.fromkeys(match[1].strip() for match in _LEGACY_FONT.finditer(source[:HTML_LIMIT])))
 
 
 # --- facts -------------------------------------------------------------------------------------------------------

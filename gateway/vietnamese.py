@@ -73,6 +73,8 @@ _NEEDS_CLEANING = re.compile(
     "\uff01-\uff5e\u2100-\u214f\u2460-\u24ff\U0001d400-\U0001d7ff\U0001f130-\U0001f16f]"
 )
 _DROP = re.compile(f"[{_INVISIBLE}]+")
+#: Letters behind RIGHT-TO-LEFT OVERRIDE, up to where it ends: they are shown in the other order.
+_BACKWARDS = re.compile("\u202e([^\u202a-\u202e\n]*)\u202c?")
 _SPACE = re.compile(f"[{_SPACES}]")
 _BREAK = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _FOREIGN = re.compile("[\u0370-\u052f]")
@@ -86,6 +88,8 @@ def clean(text: str) -> str:
     if text.isascii():
         return _BREAK.sub("\n", text) if _BREAK.search(text) else text
     if _NEEDS_CLEANING.search(text):
+        if "\u202e" in text:
+            text = _BACKWARDS.sub(lambda found: nfc(found[1])[::-1], text)
         text = _BREAK.sub("\n", _SPACE.sub(" ", _DROP.sub("", text)))
         text = _REWRITTEN.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
         if _FOREIGN.search(text):
@@ -354,6 +358,38 @@ def decode(data: bytes, charset: str = "") -> str:
         if text.count("\ufffd") * 20 < len(text):
             return text
     return _western(data)
+
+
+_UTF7 = re.compile(rb"\+[A-Za-z0-9+/]{2,}")
+
+
+def readings(data: bytes, charset: str = "") -> tuple[str, ...]:
+    """Other texts that a program may show for the same bytes: as UTF-8, UTF-7, UTF-16, UTF-32, windows-1258, or without
+    the declared charset. Only those with letters that Unicode alone has, which no chance gives; mostly none. Total."""
+    sample = data[:4000]
+    ascii_only = data.isascii()
+    tried: list[str] = []
+    if b"+" in data and _UTF7.search(data):
+        tried.append("utf-7")
+    if zeros := sample.count(0):
+        wide = zeros * 2 > len(sample)
+        tried += ["utf-32-le", "utf-32-be"] if wide else ["utf-16-le", "utf-16-be"]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        tried.append("utf-16")
+    if not ascii_only:
+        tried += ["utf-8", "utf-16-be", "cp1258"] if charset else []
+    found: dict[str, None] = {}
+    for codec in tried:
+        try:
+            text = data.decode(codec, "strict" if codec in ("utf-8", "cp1258") else "replace")
+        except (UnicodeError, ValueError):
+            continue
+        text = nfc(text.removeprefix("\ufeff"))
+        if _MODERN.search(text) and text.count("\ufffd") * 4 <= len(text):
+            found[text] = None
+    if charset and not ascii_only:
+        found[nfc(decode(data))] = None
+    return tuple(found)
 
 
 def _western(data: bytes) -> str:

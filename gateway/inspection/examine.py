@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from gateway import mime, vietnamese
 from gateway.config import Budget, Clamd
-from gateway.inspection import containers, document, secrecy, text
+from gateway.inspection import cards, containers, document, markup, secrecy, text
 from gateway.inspection.findings import CheckRun, FileFacts, Finding, Inspection, SealState, Signature, Status
 from gateway.inspection.segments import Segment
 
@@ -218,7 +218,7 @@ class _Examiner:
         if message is None:
             return self.answer()
         # Before anything is decoded or opened: what a person reads first.
-        segments = [*subjects(message, "tiêu đề"), *header_segments(message)]
+        segments = [*subjects(message, "tiêu đề"), *header_segments(message), *part_segments(message)]
         attached = [part.filename for part in message.attachments if part.filename]
         self.marks(segments, "subject")
         bodies: list[Segment] = []
@@ -243,9 +243,12 @@ class _Examiner:
             if content is None:
                 continue
             self.file(
-                bytes(content), shown, shown, part.content_type, 0, inline, named=True,
+                bytes(content), shown, shown, part.content_type, 0, inline, named=True, charset=part.charset,
                 beside=lambda signed, part=part: _signed_part(message, part, signed, data),
             )  # fmt: skip
+        for part in message.body_parts:
+            for name, content in self.check("mime", "body", lambda part=part: body_files(part, data), []):  # type: ignore[misc]
+                self.file(content, name, name, "", 1, True)
         facts = self.check("mime", "headers", message.facts, None)
         self.findings[:0] = message.findings
         if facts is None:
@@ -271,6 +274,7 @@ class _Examiner:
         *,
         named: bool = False,
         beside: Beside | None = None,
+        charset: str = "",
     ) -> None:
         """One file and everything inside it. Facts are added in the order of the outermost first.
 
@@ -300,7 +304,7 @@ class _Examiner:
         elif kind in containers.CONTAINERS:
             members = self.expanded(data, name, kind, path, depth, facts)
         elif kind in text.READERS or kind in PAGED:
-            members = self.read(data, name, kind, path, facts)
+            members = self.read(data, name, kind, path, facts, charset)
         elif kind in ("p7s", "p7m"):
             members = self.cms(data, kind, path, facts, beside)
         elif kind in UNREADABLE and not (kind in _PICTURES and (inline or len(data) < 20_000)):
@@ -372,7 +376,7 @@ class _Examiner:
         if message is None:
             self.found("uninspectable", "unknown_container", path)
             return []
-        segments = [*subjects(message, "tiêu đề thư đính kèm"), *header_segments(message)]
+        segments = [*subjects(message, "tiêu đề thư đính kèm"), *header_segments(message), *part_segments(message)]
         for part in message.body_parts:
             segments += self.check(
                 "text", path, lambda part=part: body_segments(part, data), [], self.budget.file_seconds
@@ -392,24 +396,27 @@ class _Examiner:
                 if over is not None:
                     self.signed_parts[f"{path}/{shown}"] = over
             members.append((shown, bytes(content), part.content_type, bool(part.content_id)))
+        for part in message.body_parts:
+            inside = self.check("mime", path, lambda part=part: body_files(part, data), [])  # type: ignore[misc]
+            members += [(name, content, "", True) for name, content in inside]
         self.findings += [finding.model_copy(update={"about": path}) for finding in message.findings]
         facts["files"] = tuple(f"{path}/{name}" for name, *_ in members)
         return members
 
     def read(
-        self, data: bytes, name: str, kind: str, path: str, facts: dict[str, Any]
+        self, data: bytes, name: str, kind: str, path: str, facts: dict[str, Any], charset: str = ""
     ) -> list[tuple[str, bytes, str, bool]]:
         content = text.Text()
         if kind in text.READERS:
             failed = text.Text(damaged=True)
             content = self.check(
-                "text", path, lambda: text.extract(data, kind, self.budget), failed, self.budget.file_seconds
+                "text", path, lambda: text.extract(data, kind, self.budget, charset), failed, self.budget.file_seconds
             )
             if content is failed:
                 self.found("uninspectable", "unknown_container", path)
             elif content.reason:
                 self.runs[-1] = self.runs[-1].model_copy(update={"reason": content.reason[:300]})
-        self.marks(content.segments, path)
+        self.marks([*content.segments, *content.unsure], path)
         self.findings += [finding.model_copy(update={"about": path}) for finding in content.findings]
         facts.update(
             encrypted=content.encrypted,
@@ -437,7 +444,10 @@ class _Examiner:
             )
             if fields is not None and document.is_document(fields):
                 facts["document"] = fields
-        return [(entry, body, "", False) for entry, body in content.embedded]
+        return [
+            *((entry, body, "", False) for entry, body in content.embedded),
+            *((entry, body, "", True) for entry, body in content.pictures),
+        ]
 
     def signatures(
         self, data: bytes, path: str, facts: dict[str, Any]
@@ -684,7 +694,11 @@ def _nameless(part: Any, number: int) -> str:
 
 # Fields whose values are letters of the sender or his program, not of the transport. All others of X- are looked at
 # only where they hold a letter that a mark needs.
-_FIELDS = ("comments", "keywords", "sensitivity", "importance", "content-description", "thread-topic", "x-priority")
+_FIELDS = ("comments", "keywords", "sensitivity", "importance", "content-description", "thread-topic", "x-priority",
+    "organization", "resent-subject", "summary")  # fmt: skip
+#: Fields of persons: a name may be `Mật`, so only a mark that is more than a name counts.
+_PERSONS = ("from", "sender", "reply-to", "to", "cc")
+_MORE_THAN_A_NAME = re.compile(r"[\[(【]|t(?:ối|uyệt)\s*mật", re.IGNORECASE)
 _MAY_MARK = re.compile("=\\?|[^\x00-\x7f]|mat|MAT|Mat")
 
 
@@ -695,9 +709,27 @@ def header_segments(message: mime.Message) -> list[Segment]:
         if (name.startswith("x-") or name in _FIELDS) and _MAY_MARK.search(value):
             decoded = mime.decode_words(value[:4000])[0].strip()
             segments.append(Segment(f"trường {name}", decoded, None, "header_field"))
-            if len(segments) >= 200:
-                break
+        elif name in _PERSONS and _MAY_MARK.search(value):
+            names = (box.name for box in mime.mailboxes(value)[:100])
+            told = filter(_MORE_THAN_A_NAME.search, names)
+            segments += [Segment(f"trường {name}", one, None, "header_field") for one in told]
+        if len(segments) >= 200:
+            break
     return segments
+
+
+def part_segments(message: mime.Message) -> list[Segment]:
+    """Subjects and descriptions that stand in the headers of parts: some programs show them beside the file."""
+    found = []
+    for part in message.parts:
+        if part.path and part.header_start < part.start:
+            head = message.raw[part.header_start : part.start]
+            if b"ubject" in head or b"escription" in head or b"UBJECT" in head or b"ESCRIPTION" in head:
+                for name, value in mime.header_fields(head):
+                    if name in ("subject", "content-description"):
+                        shown = mime.decode_words(value[:4000])[0].strip()
+                        found.append(Segment(f"phần {part.path}", shown, None, "subject"))
+    return found[:200]
 
 
 def subjects(message: mime.Message, where: str) -> list[Segment]:
@@ -706,9 +738,27 @@ def subjects(message: mime.Message, where: str) -> list[Segment]:
 
 
 def body_segments(part: mime.Part, data: bytes) -> list[Segment]:
+    """The texts that programs may show for a body, in every reading of its letters."""
     source = part.text(data)
-    if part.content_type == "text/html":
-        return [Segment("nội dung thư", text.rendered(source), None, "html")]
+    raw = part.decode(data)
     if part.content_type == "text/rtf":
-        return text.extract(part.decode(data), "rtf").segments
-    return [Segment("nội dung thư", source[: text.MAX_TEXT], None, "body")]
+        return text.extract(raw, "rtf").segments
+    found: list[Segment] = []
+    for reading in (source, *(one for one in vietnamese.readings(raw, part.charset) if one != source)):
+        if part.content_type == "text/html":
+            found += markup.segments(reading, "nội dung thư")
+        else:
+            found.append(Segment("nội dung thư", reading, None, "body"))
+        if part.content_type in _CARDS:
+            found += cards.read(reading)[0]
+    return found
+
+
+_CARDS = frozenset(("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"))
+
+
+def body_files(part: mime.Part, data: bytes) -> list[tuple[str, bytes]]:
+    """Files that stand in a body itself: in a calendar, in the addresses of a page."""
+    if part.content_type == "text/html":
+        return markup.files(part.text(data))
+    return cards.read(part.text(data))[1] if part.content_type in _CARDS else []

@@ -192,10 +192,17 @@ def _titled(text: str) -> bool:
 # -- running text --------------------------------------------------------------------------------------------------
 
 
+_COLUMN = re.compile(r"(?m)^[ \t]*+[^\W\d_][ \t]*+(?:\n[ \t]*+[^\W\d_]?[ \t]*+){2,}$")
+_GAPS = re.compile(r"\s+")
+
+
 def _views(text: str) -> Iterator[tuple[list[str], bool, list[bool]]]:
     """The readings of a text as lists of lines: as it is, then with legacy lines re-read. Third: lines re-read."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     yield vietnamese.clean("\n".join(lines)).split("\n") if not text.isascii() else lines, False, []
+    if _COLUMN.search(text):  # one letter below the other
+        columns = [_GAPS.sub("", found[0]) for found in _COLUMN.finditer(vietnamese.clean("\n".join(lines)))]
+        yield columns, False, []
     legacy: dict[str, dict[int, tuple[str, bool]]] = {}
     for number, line in enumerate(lines):
         for charset, view, caseless in vietnamese.legacy_views(line) if line else ():
@@ -221,7 +228,7 @@ def _looks_spaced(line: str) -> bool:
 
 
 def _in_line(segment: Segment, lines: list[str], number: int, caseless: bool) -> Iterator[_Hit]:
-    line = lines[number]
+    line = lines[number].strip(" ")
     if len(line) > 2000:
         line = line[:2000]
     lower = line.lower()

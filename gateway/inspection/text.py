@@ -8,7 +8,6 @@ on the way (macros, scripts, actions, embedded files) is reported as findings of
 from __future__ import annotations
 
 import contextlib
-import html as html_entities
 import io
 import itertools
 import logging
@@ -22,8 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from xml.parsers import expat
 
-from gateway import vietnamese
+from gateway import mime, vietnamese
 from gateway.config import Budget
+from gateway.inspection import cards, markup
 from gateway.inspection.findings import Finding
 from gateway.inspection.segments import Segment
 
@@ -44,7 +44,8 @@ class Text:
     """What was read of one file.
 
     layer: `full`, `none` or `garbage` for paged files, empty for others; fonts: legacy Vietnamese fonts only;
-    embedded: files carried inside (name, bytes); reason: English, one line, when it could not be read.
+    embedded: files carried inside (name, bytes); pictures: those that stand in the text; unsure: other readings of it,
+    looked at for marks alone; reason: English, one line, when it could not be read.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Text:
     damaged: bool = False
     findings: list[Finding] = field(default_factory=list)
     embedded: list[tuple[str, bytes]] = field(default_factory=list)
+    pictures: list[tuple[str, bytes]] = field(default_factory=list)
+    unsure: list[Segment] = field(default_factory=list)
     reason: str = ""
 
     def add(self, where: str, text: str, page: int | None = None, zone: str = "body") -> None:
@@ -75,6 +78,9 @@ class Text:
         return "\n".join(segment.text for segment in self.segments)
 
 
+rendered = markup.rendered
+
+
 def extract(data: bytes, type: str, limits: Budget | None = None, charset: str = "") -> Text:
     """The text of a file of a sniffed type. Never raises for what is in the data; types without text give none."""
     text = Text()
@@ -82,10 +88,8 @@ def extract(data: bytes, type: str, limits: Budget | None = None, charset: str =
     if reader is None:
         return text
     try:
-        if reader is _plain:
-            _plain(data, text, charset)
-        elif reader is _html:
-            _html(data, text, charset)
+        if reader in (_plain, _html, _card):
+            reader(data, text, charset)
         else:
             reader(data, text)
     except ImportError as error:
@@ -146,57 +150,29 @@ def is_garbage(text: str) -> bool:
 
 
 def _plain(data: bytes, text: Text, charset: str = "") -> None:
-    content = vietnamese.decode(bytes(data[: MAX_TEXT * 2]), charset)
+    raw = bytes(data[: MAX_TEXT * 2])
+    content = vietnamese.decode(raw, charset)
+    if len(content) > MAX_TEXT or len(data) > len(raw):
+        text.cannot("too_large")
     text.add("nội dung", content)
+    text.unsure += [Segment("nội dung", other) for other in vietnamese.readings(raw, charset) if other != content]
     if re.search(r"-----BEGIN PGP MESSAGE-----", content):
         text.encrypted = True
         text.findings.append(Finding(kind="uninspectable", value="pgp"))
 
 
-_CAPITALS = re.compile(r"text-transform\s*:\s*uppercase", re.IGNORECASE)
-#: Classes in the selector of a rule of a style sheet.
-_CLASS = re.compile(r"\.([\w-]{1,60})")
-_WORD = re.compile(r"[\w-]+")
-_TAG = re.compile(r"<(/?)([a-zA-Z]\w{0,20}+)([^<>]*+)>")
-_ATTRIBUTES = re.compile(
-    r"<[a-z][^<>]*?\s(?:alt|title|value|placeholder|content)\s*=\s*(?:\"([^\"]{2,300})\"|'([^']{2,300})')",
-    re.IGNORECASE,
-)
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,30})", re.IGNORECASE)
 _FONT_FACE = re.compile(r"(?:font-family\s*:|face\s*=)\s*[\"']?\s*([^;\"'>]{2,60})", re.IGNORECASE)
 
 
-def rendered(source: str) -> str:
-    """The text of an HTML source as a browser lays it out, small letters that a style shows as capitals among them."""
-    from gateway import mime
-
-    return mime.html_text(_with_capitals(source) if "ppercase" in source or "PPERCASE" in source else source)
-
-
-def _with_capitals(source: str) -> str:
-    """The source with capitals where a style attribute or a class asks for them. One pass."""
-    rules = (rule.rpartition("{") for rule in source.split("}"))
-    classes = {
-        name for selector, _, body in rules if _CAPITALS.search(body) for name in _CLASS.findall(selector[-300:])
-    }
-    out, position, inside, depth = [], 0, "", 0
-    for tag in _TAG.finditer(source):
-        between = source[position : tag.start()]
-        if inside and between:
-            between = html_entities.escape(html_entities.unescape(between).upper(), quote=False)
-        out += [between, tag[0]]
-        position, name = tag.end(), tag[2].lower()
-        if inside:
-            if name == inside and not tag[3].endswith("/"):
-                depth += -1 if tag[1] else 1
-                inside = inside if depth else ""
-        elif not tag[1] and name not in ("style", "script") and tag[3]:
-            wanted = _CAPITALS.search(tag[3]) or (
-                classes and "class" in tag[3] and classes & set(_WORD.findall(tag[3]))
-            )
-            inside, depth = (name, 1) if wanted else ("", 0)
-    rest = source[position:]
-    return "".join(out) + (rest.upper() if inside else rest)
+def _card(data: bytes, text: Text, charset: str = "") -> None:
+    raw = bytes(data[: MAX_TEXT * 2])
+    source = vietnamese.decode(raw, charset)
+    if len(data) > len(raw):
+        text.cannot("too_large")
+    text.add("nội dung", source[:MAX_TEXT])
+    texts, text.embedded = cards.read(source)
+    text.unsure += texts
 
 
 def _html(data: bytes, text: Text, charset: str = "") -> None:
@@ -204,9 +180,14 @@ def _html(data: bytes, text: Text, charset: str = "") -> None:
     if not charset and (declared := _META_CHARSET.search(raw[:4096])):
         charset = declared[1].decode("ascii", "replace")
     source = vietnamese.decode(raw, charset)
-    text.add("nội dung", rendered(source), zone="html")
-    attributes = [html_entities.unescape(found[1] or found[2]) for found in _ATTRIBUTES.finditer(source[:500_000])]
-    text.add("thuộc tính trong trang", "\n".join(attributes), zone="property")
+    if len(source) > mime.HTML_LIMIT or len(data) > len(raw):
+        text.cannot("too_large")
+    page, *beside = markup.segments(source, "nội dung")
+    text.add(page.where, page.text, zone=page.zone)
+    text.unsure += beside
+    text.embedded += markup.files(source)
+    for other in vietnamese.readings(raw, charset):
+        text.unsure += markup.segments(other, "nội dung")
     text.fonts = legacy_fonts([face.strip() for found in _FONT_FACE.finditer(source) for face in found[1].split(",")])
     if re.search(r"<script\b|\bon(?:load|error|click)\s*=|javascript:", source, re.IGNORECASE):
         text.active("script", "HTML")
@@ -1427,6 +1408,6 @@ READERS: dict[str, Any] = {
     "ods": _opendocument,
     "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain,
     "json": _plain,
-    "ics": _plain, "vcf": _plain, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,
+    "ics": _card, "vcf": _card, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,
     "mht": _plain, "sh": _plain, "py": _plain, "pgp": _plain, "bat": _plain,
 }  # fmt: skip
