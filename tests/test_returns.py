@@ -306,7 +306,7 @@ def test_letters_are_read_back_as_they_were_meant(to: str, shown: str, subject: 
     assert message["Subject"] == " ".join(subject.split())
     assert f"To: {shown}\r\n".encode() in data
     body = message.get_body(("plain",))
-    assert body is not None and body.get_content().startswith("Một\nHai\n")
+    assert body is not None and body.get_content().splitlines()[:2] == ["Một", "Hai"]
     assert not [defect for part in message.walk() for defect in part.defects]
 
 
