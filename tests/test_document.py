@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import fields_eval
 from bench import text_corpus as corpus
-from gateway.inspection import document, text
+from gateway.inspection import document, spelling, text
 from gateway.inspection.findings import Document, Signature, SignatureState
 from gateway.inspection.segments import Segment
 
@@ -211,3 +214,115 @@ def test_letters_and_notes_are_no_documents() -> None:
 )
 def test_total(content: str) -> None:
     read(content, content[:40])
+
+
+def test_documents_of_every_level_and_kind() -> None:
+    """The made documents of bench/fields_eval.py, as Word keeps them and as a table engine draws them."""
+    wrong = []
+    for as_pdf in (False, True):
+        for n, made in fields_eval.documents(58, seed=2):
+            rng = random.Random(n)
+            data = fields_eval.as_pdf(made, rng) if as_pdf else fields_eval.as_docx(made, rng)
+            found = document.fields(text.extract(data, "pdf" if as_pdf else "docx").segments)
+            got = fields_eval.values(found, "")
+            wrong += [
+                (n, as_pdf, name, made.truth[name], got[name])
+                for name in fields_eval.FIELDS
+                if name != "urgency" and fields_eval.verdict(name, made.truth[name], got[name], ocr=False) != "right"
+            ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "agency"),
+    [
+        ("UBND TỈNH X\nSỞ NÔNG NGHIỆP VÀ MÔI\nTRƯỜNG", "SỞ NÔNG NGHIỆP VÀ MÔI TRƯỜNG"),
+        ("UBND TỈNH X\nSỞ NỘI VỤ -\nSỞ TÀI CHÍNH", "SỞ NỘI VỤ - SỞ TÀI CHÍNH"),
+        ("ỦY BAN NHÂN DÂN\nPHƯỜNG 14", "ỦY BAN NHÂN DÂN PHƯỜNG 14"),
+        ("NGÂN HÀNG NHÀ NƯỚC VIỆT\nNAM", "NGÂN HÀNG NHÀ NƯỚC VIỆT NAM"),
+        ("VĂN PHÒNG ỦY BAN NHÂN DÂN CỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM\nTỈNH X", "VĂN PHÒNG ỦY BAN NHÂN DÂN TỈNH X"),
+    ],
+)
+def test_names_of_agencies_over_lines(lines: str, agency: str) -> None:
+    found = read(f"{lines}\nSố: 12/BC-SNV\nBÁO CÁO\nTình hình quý I\nCăn cứ Luật")
+    assert found.issuing_agency and found.issuing_agency.value == agency
+
+
+@pytest.mark.parametrize("name", ["Lưu Văn Tình", "Nguyễn Thị Trang Anh", "Y Xuân Ước", "Phạm Quốc Tính"])
+@pytest.mark.parametrize("rank", ["", "Ts. ", "Đại tá "])
+def test_names_that_look_like_other_words(name: str, rank: str) -> None:
+    found = read(
+        f"{HEAD}Số: 12/BC-UBND\nBÁO CÁO\nTình hình\nNơi nhận:\tKT. CHỦ TỊCH\n- Lưu: VT.\tPHÓ CHỦ TỊCH\n{rank}{name}"
+    )
+    assert found.signer and found.signer.value == name
+
+
+@pytest.mark.parametrize(
+    ("block", "title"),
+    [
+        ("KT. TỔNG KIỂM TOÁN NHÀ NƯỚC\nPHÓ TỔNG KIỂM TOÁN NHÀ\nNƯỚC", "PHÓ TỔNG KIỂM TOÁN NHÀ NƯỚC"),
+        ("TL. CHỦ TỊCH\nCÔNG CHỨC VĂN PHÒNG - THỐNG KÊ", "CÔNG CHỨC VĂN PHÒNG - THỐNG KÊ"),
+        ("TL. CHỦ TỊCH\nCÔNG CHỨC VĂN PHÒNG -\nTHỐNG KÊ", "CÔNG CHỨC VĂN PHÒNG - THỐNG KÊ"),
+        ("T/M BAN BÍ THƯ\nTHƯỜNG TRỰC BAN BÍ THƯ", "THƯỜNG TRỰC BAN BÍ THƯ"),
+        ("K/T CHÁNH VĂN PHÒNG\nPHÓ CHÁNH VĂN PHÒNG", "PHÓ CHÁNH VĂN PHÒNG"),
+    ],
+)
+def test_titles_over_lines(block: str, title: str) -> None:
+    found = read(f"{HEAD}Số: 12/BC-UBND\nBÁO CÁO\nTình hình\nNội dung.\n{block}\nTrần Văn An")
+    assert found.signer_title and found.signer_title.value == title
+    assert found.signer and found.signer.value == "Trần Văn An"
+
+
+def test_recipients_whose_dashes_word_draws() -> None:
+    found = read(
+        f"{HEAD}Số: 12/BC-UBND\nBÁO CÁO\nTình hình\nNơi nhận:\nNhư trên;\nSở Tài chính (để p/h);\nLưu: VT.\nCHỦ TỊCH"
+    )
+    assert [(r.name, r.purpose) for r in found.recipients] == [
+        ("Như trên", ""),
+        ("Sở Tài chính", "để p/h"),
+        ("Lưu: VT", ""),
+    ]
+
+
+def test_the_mode_line_is_no_recipient() -> None:
+    found = read(f"{HEAD}Số: 12/BC-UBND\nBÁO CÁO\nNơi nhận:\n- Như trên;\n- Lưu: VT.\n- Gửi bản giấy và điện tử.")
+    assert [r.name for r in found.recipients] == ["Như trên", "Lưu: VT"] and found.mode_line == "electronic_and_paper"
+
+
+def test_an_unnumbered_letter_is_a_letter_from_its_place() -> None:
+    found = read("SỞ NỘI VỤ\nSố:     /SNV-VP\nV/v thử\nVinh, ngày    tháng 5 năm 2024\nKính gửi: x")
+    assert found.kind and found.kind.value == "CV" and found.place and found.place.value == "Vinh"
+    assert found.draft and found.date is None
+
+
+@pytest.mark.parametrize("line", ["Số: 45/HD-SNV-\nSTC", "Số: 45\n/HD-SNV-STC"])
+def test_a_symbol_its_column_was_too_narrow_for(line: str) -> None:
+    found = read(f"SỞ NỘI VỤ - SỞ TÀI CHÍNH\n{line}\nHƯỚNG DẪN\nVề việc thử")
+    assert found.code and found.code.value == "45/HD-SNV-STC"
+
+
+def scanned(content: str) -> Document:
+    return document.fields([Segment("trang 1 (bản quét)", content, 1, "ocr")])
+
+
+def test_what_ocr_misreads_of_known_words() -> None:
+    found = scanned(
+        "UỶ BAN NHÂN DÂN THÀNH PHÓ HÁI PHÒNG   CỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM\n"
+        "Số: 12/UBND-TH   Hải Phòng, ngày 05 tháng 3 năm 2024\nVW: triển khai chiến dịch\nKính gửi: x\nNội dung.\n"
+        "ma.      KT. CHU TỊCH\n~ Cống Thông tin điện tử (đế đăng tải);   PHO CHU TỊCH\n- Lưu: VT.\nĐỉnh Bá Êban"
+    )
+    assert found.issuing_agency and found.issuing_agency.value == "UỶ BAN NHÂN DÂN THÀNH PHỐ HẢI PHÒNG"
+    assert (
+        found.kind and found.kind.value == "CV" and found.abstract and found.abstract.value == "triển khai chiến dịch"
+    )
+    assert found.signer_title and found.signer_title.value == "PHÓ CHỦ TỊCH"
+    assert found.signer and found.signer.value == "Đinh Bá Êban"
+    assert [(r.name, r.purpose) for r in found.recipients] == [
+        ("Cổng Thông tin điện tử", "để đăng tải"),
+        ("Lưu: VT", ""),
+    ]
+
+
+def test_spelling_leaves_what_it_does_not_know() -> None:
+    for line in ("Số: 12/QĐ-UBND", "HOÀ BÌNH", "ỦY BAN", "UỶ BAN NHÂN DÂN", "xyz 12", ""):
+        assert spelling.mended(line) == line

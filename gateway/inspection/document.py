@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from gateway import vietnamese
+from gateway.inspection import spelling
 from gateway.inspection.findings import Document, DocumentField, NamedRecipient, Signature
 from gateway.inspection.segments import Segment
 
@@ -28,6 +29,7 @@ KINDS = {
     "PHÁP LỆNH": "PL",
     "LỆNH": "L", "NGHỊ ĐỊNH": "NĐ", "THÔNG TƯ": "TT", "THÔNG TƯ LIÊN TỊCH": "TTLT", "NGHỊ QUYẾT LIÊN TỊCH": "NQLT",
     "VĂN BẢN HỢP NHẤT": "VBHN", "PHIẾU TRÌNH": "PTr", "GIẤY PHÉP": "GP",
+    "KẾT LUẬN": "KL", "KẾT LUẬN THANH TRA": "KL", "GIẤY CHỨNG NHẬN": "GCN", "GIẤY XÁC NHẬN": "GXN",
 }  # fmt: skip
 _KIND_OF = {vietnamese.fold(name): (name, short) for name, short in KINDS.items()}
 _SHORTS = {short for short in KINDS.values() if short not in ("CV", "ThC")}
@@ -53,21 +55,32 @@ _PARTY = re.compile(
 _NUMBER_LINE = re.compile(r"^[\W_]*(?:Luật\s+)?(?:Số|SỐ|Sô|Só|Sỏ|So|Sốế)\s*(?:hiệu)?\s*[:.;,]?\s*(?P<rest>.{0,70})")
 _PARENT_NUMBER = re.compile(r"^[\W_]*số\s*:?\s*\d{1,6}\s*/")
 _BLANK_NUMBER = re.compile(rf"^[\W_]*(?:Số|SỐ)\s*:?\s*[.…_\s]*/\s?{_YEAR}{_SYMBOL}")
+_BLANK_PARTY = re.compile(rf"^[\W_]*(?:Số|SỐ)\s*:?[\s.…_]*[-–]\s?(?P<kind>[{UP}][{UP}a-z]{{0,4}})\s?/\s?{_GROUP}")
 _GLUED = re.compile(rf"(?<=[{UP}])(?=(?!Tr\b|rS\b)[{UP}][{LOW}]+(?: [{UP}][\w.]*){{0,4}},\s*\**\s*ngày)")
+#: Where the columns of a header were glued: the right one begins with the national title, the motto, or the Party.
+_RIGHT_COLUMN = re.compile(
+    r"(?<=\S)[ ]+(?=C\wNG\s+H\w{1,2}\s*X\w\s+H\wI\b|ĐẢNG CỘNG SẢN VIỆT NAM|Độc lập\s*[-–—]\s*Tự do)"
+)
 _EMPHASIS = re.compile(r"\*{1,2}|(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)")
 
 _DATE = re.compile(r"ngày\s*(?P<d>\d{1,2})\s*tháng\s*(?P<m>\d{1,2})\s*năm\s*(?P<y>(?:19|20)\d\d)", re.IGNORECASE)
-_PLACE = re.compile(rf"(?P<place>(?:(?:[{UP}][\w.]*|phố|tỉnh|huyện|xã|quận|[-–])\s+){{0,7}}[{UP}][\w.]*)\s*[,.;]?\s*$")
+_PLACE = re.compile(
+    rf"(?P<place>(?:(?:[{UP}][\w.]*|phố|tỉnh|huyện|xã|quận|[-–])\s+){{0,7}}[{UP}][\w.]*(?:\s\d{{1,2}})?)\s*[,.;]?\s*$"
+)
 _BLANK_DATE = re.compile(r"ngày[\s.…_]*(?:\d{1,2})?[\s.…_]*tháng[\s.…_]*(?:\d{1,2})?[\s.…_]*năm", re.IGNORECASE)
 
 _NATIONAL = re.compile("cong hoa xa hoi chu nghia|dang cong san viet nam")
 _MOTTO = re.compile(r"doc lap\W+tu do\W+hanh phuc")
-_ABSTRACT = re.compile(r"^\W*(?:V/v|v/v|V/V|Vv|Về việc|V/ v)\s*[:.]?\s*(?P<rest>.*)", re.DOTALL)
+_ABSTRACT = re.compile(
+    r"^\W*(?:[Vv]\s?/\s?[Vv]|V\s?[/Il1J]?\s?[vVwWyY]|Về việc)(?!\w)\s*[:.]?\s*(?P<rest>.*)", re.DOTALL
+)
 _END_OF_ABSTRACT = re.compile(
     r"^\W*(?:căn cứ|thực hiện|kính gửi|xét đề nghị|theo đề nghị|để |nhằm |sau khi |ngày \d|trên cơ sở|(?:ủy|uỷ) "
     r"ban nhân dân .{0,40}(?:ban hành|thông báo|báo cáo)"
-    r"|điều 1|i\.|1\.|phần|chương|quyết định:?$|hội đồng|chủ tịch|bộ trưởng|giám đốc|thủ tướng|chính phủ|quốc hội|"
-    r"ban thường vụ|trưởng ban|chánh |cục trưởng|hiệu trưởng)",
+    r"|điều 1|i\.|1\.|phần|chương|quyết định:?$|quyết nghị|kính thưa|hôm nay|\d{1,2}[.)]\s|[a-dđ]\)\s)"
+    # who decides, in capitals: in small letters an abstract may go on with it (`của` / `Hội đồng nhân dân tỉnh`)
+    r"|^\W*(?-i:HỘI ĐỒNG|CHỦ TỊCH|BỘ TRƯỞNG|GIÁM ĐỐC|THỦ TƯỚNG|CHÍNH PHỦ|QUỐC HỘI|BAN THƯỜNG VỤ|TRƯỞNG BAN|CHÁNH |"
+    r"CỤC TRƯỞNG|HIỆU TRƯỞNG)",
     re.IGNORECASE,
 )
 _STAMP_NOISE = re.compile(
@@ -81,17 +94,23 @@ _AGENCY_HEAD = re.compile(
     r"thu tuong|"
     r"chu tich nuoc|uy ban thuong vu|phong |dang uy|tinh uy|thanh uy|huyen uy|doan |lien doan|hoi |mat tran|ngan "
     r"hang|dai |bao |quan khu|bo chi huy|bo tu lenh|tinh doan|dang bo|ban chap hanh|ubmttq|don vi|hat kiem lam|"
-    r"trang trai|quy )"
+    r"trang trai|quy |to cong tac|thue |hai quan|hoc vien|tap chi|cum |khoi |tieu doan|su doan|bo cong an)"
 )
 _GOES_ON = re.compile(
     r"^(?:tinh|thanh pho|huyen|quan|thi xa|xa|phuong|thi tran|tp|nhan dan|va |cua |truc thuoc|viet nam|dac khu|nha "
     r"nuoc|thuong vu)\b"
 )
 
+#: Pairs of words that a line break parted, whose second looks like the beginning of another body.
+_HALVES = re.compile(
+    r"\b(?:moi truong|thi truong|xa hoi|quoc hoi|co so|van phong|quoc phong|du phong|chi cuc|tong cuc|benh vien|"
+    r"hoc vien|cong doan|lien doan|uy ban|quan doi|dao tao|tinh bao|canh bao|thong bao|bien phong|hai phong)$"
+)
+
 _AUTHORITY = re.compile(
-    r"^\W*(?P<auth>TM|T/M|T\.M|Q|KT|K/T|K\.T|K|TL|T/L|TUQ|T/UQ)\s*[.,:]\s*(?P<title>["
+    r"^\W*(?P<auth>TM|T/M|T\.M|Q|KT|K/T|K\.T|K|TL|T/L|T\.L|TUQ|T/UQ)\s*[.,:]\s*(?P<title>["
     + UP
-    + r"].*)|^\W*(?:TM|KT|TL|TUQ)\s+(?P<bare>["
+    + r"].*)|^\W*(?:TM|KT|TL|TUQ|T/M|K/T|T/L|T/UQ)\s+(?P<bare>["
     + UP
     + r"]{2}.*)"
 )
@@ -101,23 +120,28 @@ _TITLE = re.compile(
     r"hieu truong|truong (?:ban|phong|khoa|tram|doan|cong an|phong gd)|tong giam doc|tong cuc truong|vien truong|"
     r"chanh an|chanh thanh tra|"
     r"bi thu|tong bi thu|truong ban|ke toan truong|truong thon|to truong|doi truong|chi cuc truong|tu lenh|chinh uy|"
-    r"tong kiem toan|thong doc|chu nhiem|chi huy truong|hat truong|truong dai dien|giam thi)\b.{0,80}$"
+    r"tong kiem toan|thong doc|chu nhiem|chi huy truong|hat truong|truong dai dien|giam thi|thuong truc|uy vien|"
+    r"tong thanh tra|tong bien tap|vien pho|pho vien|chu toa|chu tri|thu ky|truong thue|tham phan|kiem sat vien|"
+    r"chanh van|pho tong|dai dien|truong hai quan|doi pho|pho truong|cong chuc)\b.{0,80}$"
 )
 _NAME = re.compile(
-    rf"^\W*(?:(?:Đại tướng|Thượng tướng|Trung tướng|Thiếu tướng|Đại tá|Thượng tá|Trung tá|Thiếu tá|GS|PGS|TSKH|TS|"
-    rf"ThS|Ths|BS|BSCK\s?I+|CKII?|KS|LS|DS|NGƯT|NGND|Ông|Bà|CN|CVCC)[.,]?\s*)*"
-    rf"(?P<name>[{UP}][{LOW}]+(?:\s+[{UP}][{LOW}]*){{1,5}}|[{UP}]{{2,}}(?:\s+[{UP}]{{1,}}){{1,5}})\W*$"
+    rf"^\W*(?:(?:Đại tướng|Thượng tướng|Trung tướng|Thiếu tướng|Đại tá|Thượng tá|Trung tá|Thiếu tá|GS|PGS|TSKH|T[Ss]|"
+    rf"Th[Ss]|Luật sư|Bác sĩ|Thẩm phán|Kiểm sát viên|BS|BSCK\s?I+|CKII?|KS|LS|DS|NGƯT|NGND|Ông|Bà|CN|CVCC)[.,]?\s*)*"
+    rf"(?P<name>(?:[{UP}][{LOW}]+|[YAHK][’']?)(?:[\s’'-]+[{UP}][{LOW}]*){{1,5}}|[{UP}]{{1,}}(?:\s+[{UP}]{{1,}}){{1,5}})\W*$"
 )
+#: Words that no name has; with their accents, since Tình, Tính, Lưu, Trang and Sở are told apart by them.
 _NOT_NAME = re.compile(
-    r"noi nhan|da ky|ky boi|ngay|luu|phu luc|tinh|uy ban|so |van phong|chu tich|giam doc|bo truong|kinh gui|nhu tren|"
-    r"cong hoa|doc lap|viet nam|ban |hoi dong|thoi gian|co quan|email|trang |quyet dinh|truong phong|ho so|thanh pho"
+    r"\b(?:nơi nhận|đã ký|ký bởi|ngày|tháng|phụ lục|tỉnh|[uủ][yỷ] ban|sở|văn phòng|chủ tịch|giám đốc|bộ trưởng|"
+    r"kính gửi|như trên|như điều|cộng h(?:òa|oà)|độc lập|việt nam|ban|hội đồng|thời gian|cơ quan|email|trang \d|"
+    r"quyết định|trưởng phòng|hồ sơ|thành phố|huyện|địa chỉ|điện thoại)\b",
+    re.IGNORECASE,
 )
 _RECIPIENTS = re.compile(r"^[\W_]*Nơi\s*nhận\s*[:.;]?\s*$|^[\W_]*Nơi\s*nhận\s*[:.;]\s*(?P<rest>.*)$")
-_PURPOSE = re.compile(r"\(\s*(?P<purpose>(?:để|thay|báo cáo|b/c|p/h|t/h|qua)[^()]{0,80})\)\s*$", re.IGNORECASE)
+_PURPOSE = re.compile(r"\(\s*(?P<purpose>(?:đ[ểêế]|thay|báo cáo|b/c|p/h|t/h|qua)[^()]{0,80})\)\s*$", re.IGNORECASE)
 _ADDRESSEE = re.compile(r"^\W*Kính\s*gửi\s*[:.]?\s*(?P<rest>.*)")
+_FORM = r"(?:văn\s*bản\s*|bản\s*)?(?:giấy|điện\s*tử)"
 _MODE = re.compile(
-    r"(?im)^[^\w\n]*+gửi\s*(?:bản\s+|:\s*)?(?P<mode>văn\s*bản\s*điện\s*tử|(?:bản\s*)?giấy\s*và\s*(?:bản\s*)?điện\s*tử|"
-    r"bản\s*điện\s*tử(?:\s*và\s*(?:bản\s*)?giấy)?|điện\s*tử|bản\s*giấy|giấy)\b"
+    rf"(?im)^[^\w\n]*+(?:chỉ\s+)?gửi\s*:?\s*(?P<mode>{_FORM}(?:\s*(?:và|,|\+|kèm(?:\s*theo)?)\s*(?:gửi\s*)?{_FORM})?)(?!\w)"
 )
 _DRAFT = re.compile(
     r"^\W*(?:BẢN\s+)?DỰ\s*THẢO(?:\s*(?:LẦN\s*(?:THỨ\s*)?\w+|\d+|\(.*\)|NGÀY.*))?\W*$|"
@@ -145,7 +169,7 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
 
     name: the file name, used for a number only where the text has none (confidence 0.4).
     """
-    pages, subject, ocr = _pages(segments)
+    pages, subject, ocr, apart = _pages(segments)
     first = pages[0] if pages else []
     everything = [line for page in pages for line in page]
     source, sure = ("ocr", 0.85) if ocr else ("text", 0.98)
@@ -156,7 +180,9 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     title_at, title = _kind(header, number_at)
     date, place, blank_date = _date(header)
     agency = _agency(header, number_at)
-    abstract = _abstract(first, header, title_at, title)
+    if ocr and agency:
+        agency = spelling.mended(agency)
+    abstract = _abstract(first, header, title_at, title, apart)
     if code and title and kind:
         kind = _agreed(kind, title)
         code = _mended(code, kind)
@@ -164,7 +190,7 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
         code = _misread(code, KINDS[title])
     if title and not kind:
         kind = KINDS[title]
-    if code and title is None and (not kind or (abstract and number_at >= 0 and _is_letter(header))):
+    if title is None and ((code and not kind) or (abstract and number_at >= 0 and _is_letter(header))):
         kind = "CV"  # an official letter has no kind in its symbol; `TTr-VP` is then the inspectorate
     code_field = DocumentField(value=code, source=source, confidence=sure) if code else None
     if code is None and not blank and (guess := _from_subject(subject)):
@@ -173,7 +199,7 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
         code_field = DocumentField(value=guess, source="file name", confidence=0.4)
 
     signer, signer_title = _signer(pages, signatures, ocr)
-    recipients = _recipients(everything)
+    recipients = _recipients(everything, ocr)
     folded_header = [vietnamese.fold(line) for line in header]
     found += any(_NATIONAL.search(line) or _MOTTO.search(line) for line in folded_header)
     found += agency is not None
@@ -216,8 +242,8 @@ def fields(segments: Iterable[Segment], signatures: Sequence[Signature] = (), na
     )
 
 
-def _pages(segments: Iterable[Segment]) -> tuple[list[list[str]], str, bool]:
-    """Lines of each page, the subject, and whether page 1 comes from OCR."""
+def _pages(segments: Iterable[Segment]) -> tuple[list[list[str]], str, bool, frozenset[int]]:
+    """Lines of each page, the subject, whether page 1 comes from OCR, and which lines of page 1 stand below a gap."""
     by_page: dict[int, list[str]] = {}
     read_by_ocr: dict[int, list[str]] = {}
     subject = ""
@@ -235,16 +261,24 @@ def _pages(segments: Iterable[Segment]) -> tuple[list[list[str]], str, bool]:
         if sum(map(len, by_page.get(page, ()))) < 400:  # a stamp or a watermark beside the picture of the page
             by_page[page] = lines + by_page.get(page, [])
             ocr = ocr or page == 1
-    return [by_page[page] for page in sorted(by_page)], subject, ocr
+    pages, apart = [], frozenset[int]()
+    for page in sorted(by_page):
+        lines = [line for line in by_page[page] if line]
+        if not pages:
+            kept = [n for n, line in enumerate(by_page[page]) if line]
+            apart = frozenset(at for at, n in enumerate(kept) if n and not by_page[page][n - 1])
+        pages.append(lines)
+    return pages, subject, ocr, apart
 
 
 def _lines(text: str) -> list[str]:
+    """The lines, cleaned; those without a letter are empty."""
     charset = vietnamese.charset_of(text[:20_000])
     if charset:  # before anything is cleaned: see `vietnamese`
         text = "\n".join(_reread(line, charset) for line in re.split(r"\r\n|\r|\n", text))
-    text = vietnamese.clean(text).replace("ĐĐ", "Đ")  # OCR reads the bar of Đ twice; no abbreviation has it doubled
+    text = re.sub("Đ{2,}", "Đ", vietnamese.clean(text))  # OCR reads the bar of Đ twice; no abbreviation has it doubled
     lines = (line[:LONGEST] for line in text.split("\n"))
-    return [_EMPHASIS.sub("", line).strip(" \r#>") for line in lines if line.strip(" \t\r*_#>|")]
+    return [_EMPHASIS.sub("", line).strip(" \r#>") if line.strip(" \t\r*_#>|") else "" for line in lines]
 
 
 def _reread(line: str, charset: str) -> str:
@@ -259,8 +293,12 @@ def _header(lines: list[str]) -> list[str]:
     """The header zone: up to the first `Căn cứ`, `Kính gửi` or article, at most 45 lines."""
     for n, line in enumerate(lines[:60]):
         if n > 3 and re.match(r"[\W_]*(?:Căn cứ|Kính gửi|Điều 1\b|CĂN CỨ)", line):
-            return [_GLUED.sub("\t", one) for one in lines[: min(n + 1, 45)]]
-    return [_GLUED.sub("\t", one) for one in lines[:45]]
+            return [_parted(one) for one in lines[: min(n + 1, 45)]]
+    return [_parted(one) for one in lines[:45]]
+
+
+def _parted(line: str) -> str:
+    return _RIGHT_COLUMN.sub("\t", _GLUED.sub("\t", line))
 
 
 def _own_number(header: list[str], ocr: bool = False) -> tuple[int, str | None, str, bool]:
@@ -273,6 +311,7 @@ def _own_number(header: list[str], ocr: bool = False) -> tuple[int, str | None, 
     for n, line in enumerate(header):
         for start in _starts(line):
             cell = line[start:]
+            cell = _whole_symbol(cell, header[n + 1 : n + 2])
             if not (found := _NUMBER_LINE.match(cell)) or _PARENT_NUMBER.match(cell):
                 continue
             rest = re.sub(r"\s+", " ", re.sub(r"[.…_]{2,}", " ", found["rest"].replace("\t", "   ")))
@@ -285,7 +324,8 @@ def _own_number(header: list[str], ocr: bool = False) -> tuple[int, str | None, 
             own = _OWN.search(rest) if not ocr else None
             if own and own.start() < 14 and ":" in cell[:12]:
                 return n, _code(own), _kind_of_symbol(own["symbol"]), False
-            if _BLANK_NUMBER.match(cell.replace("\t", " ")) and blank_at < 0:
+            spaced = cell.replace("\t", " ")
+            if blank_at < 0 and (_BLANK_NUMBER.match(spaced) or _BLANK_PARTY.match(spaced)):
                 blank_at = n
     if blank_at >= 0:
         return blank_at, None, "", True
@@ -295,6 +335,17 @@ def _own_number(header: list[str], ocr: bool = False) -> tuple[int, str | None, 
             if (own := _STATE.fullmatch(cell.strip(" .;"))) and "-" in own["symbol"]:
                 return n, _code(own), _kind_of_symbol(own["symbol"]), False
     return -1, None, "", False
+
+
+def _whole_symbol(cell: str, below: Sequence[str]) -> str:
+    """A number and symbol that its column was too narrow for: `Số: 45/HD-SNV-` / `STC`, `Số: 4964` / `/SNV-TH`."""
+    head, *others = _CELL.split(cell, maxsplit=1)
+    rest = next(iter(_cells(below[0])), "") if below else ""
+    if (head.rstrip().endswith("-") and "/" in head and re.fullmatch(_GROUP, rest)) or (
+        re.fullmatch(r"[^\w]*S\w\s*:?\s*\d{1,6}[a-z]?\s*", head) and rest.startswith("/")
+    ):
+        return "\t".join([head.rstrip() + rest, *others])
+    return cell
 
 
 def _starts(line: str) -> list[int]:
@@ -364,17 +415,20 @@ def _kind(header: list[str], number_at: int) -> tuple[int, str | None]:
 
 def _date(header: list[str]) -> tuple[str | None, str | None, bool]:
     """(ISO date, place, whether a blank date line was seen). The issue date is the first that has a place."""
-    blank = False
+    blank, unset = False, None
     fallback: tuple[str | None, str | None, bool] | None = None
     for n, line in enumerate(header):
         flat = re.sub(r"\s+", " ", line.replace("\t", "   "))
         found = _DATE.search(flat)
-        if not found and n + 1 < len(header) and re.search(r"ngày[\s\d]*(?:tháng[\s\d]*)?$", flat):
-            flat = f"{flat} {header[n + 1]}"
+        if not found and n + 1 < len(header) and re.search(r"ngày[\s\d]*(?:tháng[\s\d]*(?:năm\s*)?)?$", flat):
+            flat = f"{flat} {(_cells(header[n + 1]) or [''])[-1]}"  # the right column goes on below
             found = _DATE.search(flat)
         if not found:
             if _BLANK_DATE.search(flat) and re.search(r",\s*ngày", flat) and not re.match(r"\W*\(", flat):
                 blank = True
+                before = _CELL.split(line[: line.find("ngày")].rstrip(" ,\t"))[-1]
+                found = _PLACE.search(before)
+                unset = unset or (_place_name(found["place"]) if found else None)
             continue
         try:
             value = dt.date(int(found["y"]), int(found["m"]), int(found["d"])).isoformat()
@@ -395,7 +449,7 @@ def _date(header: list[str]) -> tuple[str | None, str | None, bool]:
         alone = re.search(r"(?:^|[,.]|\s{2})\s*\W?ngày", line.replace("\t", "   ")[: found.start() + 8])
         if fallback is None and alone and not re.search(r"(?i)căn cứ|kèm theo|luật|nghị định", flat):
             fallback = (value, None, False)
-    return fallback or (None, None, blank)
+    return fallback or (None, unset, blank)
 
 
 def _place_name(place: str) -> str:
@@ -415,34 +469,55 @@ def _agency(header: list[str], number_at: int) -> str | None:
     for line in header[: max(limit, 1) if number_at >= 0 else limit]:
         for cell in _cells(line)[:1] if "\t" in line else _cells(line):
             folded = vietnamese.fold(cell)
+            if rows and re.fullmatch(r"[-–]", cell):
+                rows[-1] += " -"
             if _NATIONAL.search(folded) or _MOTTO.search(folded) or not re.search(r"\w\w", cell):
                 continue
-            if re.search(r"\d", cell) or cell.upper() != cell or len(cell) > 110 or folded in _KIND_OF:
+            if (
+                cell.startswith("/")  # the rest of a symbol
+                or re.search(r"\d", re.sub(r"(?<=[^\W\d] )\d{1,3}$", "", cell))
+                or cell.upper() != cell
+                or len(cell) > 110
+                or folded in _KIND_OF
+            ):
                 continue
             if _DRAFT.match(cell) or re.fullmatch(
                 r"\W*(?:mat|toi mat|tuyet mat|khan|thuong khan|hoa toc.*)\W*", folded
             ):
                 continue
-            rows.append(cell.strip(" -–_*.:"))
+            if rows and rows[-1].endswith("-"):
+                rows[-1] = f"{rows[-1]} {cell.strip(' -–_*.:')}"  # joint issuers: `SỞ NỘI VỤ -` / `SỞ TÀI CHÍNH`
+                continue
+            if folded == "nam" and not (rows and rows[-1].endswith("VIỆT")):
+                continue  # the last word of the national title, on a line of its own
+            joint = re.search(r"\s[-–]\W*$", cell)
+            rows.append(cell.strip(" -–_*.:") + (" -" if joint else ""))
     if not rows:
         return None
     start = 0
     for n, row in enumerate(rows):
         folded = vietnamese.fold(row) + " "
+        if n and len(folded.split()) == 1:
+            continue  # `… VÀ MÔI` / `TRƯỜNG`: the rest of a name
         if _AGENCY_HEAD.match(folded) and not (n and _GOES_ON.match(folded)):
             previous = vietnamese.fold(rows[n - 1]) if n else ""
+            if n and _HALVES.search(f"{previous} {folded.split()[0]}"):
+                continue  # `… VÀ MÔI` / `TRƯỜNG - SỞ …`
             if n and re.search(r"(?: va| cua| -|,|khoi| ban)$", previous):
                 continue  # `VĂN PHÒNG HĐND VÀ` / `UBND TỈNH …`
             start = n
     if not any(_AGENCY_HEAD.match(vietnamese.fold(row) + " ") for row in rows):
         return None if number_at < 0 else " ".join(rows)[:200]
-    name = " ".join(rows[start:])
+    name = " ".join(rows[start:]).strip(" -")
     if start and vietnamese.fold(name) in ("van phong", "thanh tra"):
         name = f"{name} {rows[start - 1]}"  # the office of the body above it
     return name[:200]
 
 
-def _abstract(first: list[str], header: list[str], title_at: int, title: str | None) -> str | None:
+def _abstract(
+    first: list[str], header: list[str], title_at: int, title: str | None, apart: frozenset[int]
+) -> str | None:
+    """apart: the lines of page 1 with a gap above them; an abstract does not reach over one."""
     if title is not None and title != "CÔNG VĂN":
         pieces: list[str] = []
         glued = header[title_at]
@@ -450,7 +525,8 @@ def _abstract(first: list[str], header: list[str], title_at: int, title: str | N
             rest = glued.split(None, len(title.split()))
             if len(rest) > len(title.split()):
                 pieces.append(rest[-1])
-        for line in (header[title_at + 1 :] or first[title_at + 1 : title_at + 2])[:10]:
+        after = header[title_at + 1 :] or first[title_at + 1 : title_at + 2]
+        for n, line in enumerate(after[:12], title_at + 1):
             cells = _cells(line)
             if not cells:
                 continue
@@ -459,7 +535,9 @@ def _abstract(first: list[str], header: list[str], title_at: int, title: str | N
                 if pieces:
                     break
                 continue
-            if _END_OF_ABSTRACT.match(text):
+            if (_END_OF_ABSTRACT.match(text) and (pieces or not _NOTHING_CITED.match(text))) or (
+                pieces and _begins_body(text, pieces, n in apart, after[n - title_at :])
+            ):
                 break
             if pieces and pieces[-1].endswith((".", ";")):
                 break
@@ -473,22 +551,63 @@ def _abstract(first: list[str], header: list[str], title_at: int, title: str | N
             if not (found := _ABSTRACT.match(cell)):
                 continue
             pieces = [found["rest"]]
-            for following in first[n + 1 : n + 8]:
-                cells = _cells(following)
+            for at, following in enumerate(first[n + 1 : n + 8], n + 1):
+                cells = _cells(_parted(following))
                 if not cells or _END_OF_ABSTRACT.match(cells[0]):
                     break
                 if re.match(r"[-–—_=*\s]*$", cells[0]) or (_DATE.search(following) and len(cells) == 1):
                     break
                 folded = vietnamese.fold(cells[min(k, len(cells) - 1)])
-                if _NATIONAL.search(folded) or _MOTTO.search(folded) or cells[0].upper() == cells[0]:
+                if (
+                    _NATIONAL.search(folded)
+                    or _MOTTO.search(folded)
+                    or (_capitals(cells[0]) and not re.search(r"[\d/]", cells[0]))
+                ):
+                    break
+                if re.match(r".{2,40},\s*ngày\b", cells[0]) or (at in apart and cells[0][:1].isupper()):
                     break
                 pieces.append(cells[0])
             return re.sub(r"\s+", " ", " ".join(pieces)).strip(" .")[:500] or None
     return None
 
 
+def _capitals(text: str) -> bool:
+    return text.upper() == text and text.lower() != text
+
+
+#: An abstract may itself begin `Thực hiện …`; what names a document, or ends as a sentence, is the text below it.
+_NOTHING_CITED = re.compile(
+    r"(?i)(?:thực hiện|để|nhằm) (?!.*\b(?:công văn|kế hoạch|quyết định|chỉ thị|nghị quyết|thông tư|văn bản|giấy mời|"
+    r"thông báo|luật|nghị định) (?:số|của|ngày)).*[^.,:;]$"
+)
+_UNFINISHED = re.compile(
+    r"(?:,|:|-|\(|\b(?:và|của|tại|cho|về|trong|theo|với|từ|đến|là|thuộc|do|giữa|các|những|số|ngày|cùng|trên|hoặc|"
+    r"lĩnh vực|dự án|gói thầu|công trình|hội nghị))\s*$",
+    re.IGNORECASE,
+)
+
+
+def _begins_body(text: str, pieces: list[str], apart: bool, following: Sequence[str]) -> bool:
+    """Whether a line below an abstract is no part of it: body text, or the body that decides, in capitals."""
+    if text[:1] in '([“"' or not (text[:1].isupper() or text[:1] in "-–+•"):
+        return False
+    if _capitals(text) and len(text.split()) > 1:
+        return not _capitals(pieces[-1])
+    if _UNFINISHED.search(pieces[-1]):
+        return False
+    if apart or text[:1] in "-–+•":
+        return True
+    # No abstract ends as a sentence: read on to where this one ends.
+    sentence = text
+    for line in following[:6]:
+        if sentence.endswith((".", ";", ":")) or not _cells(line) or _END_OF_ABSTRACT.match(line):
+            break
+        sentence = f"{sentence} {line}"
+    return len(sentence) > 60 and sentence.endswith((".", ";", ":"))
+
+
 def _is_letter(header: list[str]) -> bool:
-    return any(re.match(r"\W*[Vv]/\s?[Vv]\b", cell) for line in header for cell in _cells(line))
+    return any(_ABSTRACT.match(cell) for line in header for cell in _cells(line))
 
 
 def _from_subject(subject: str) -> str | None:
@@ -532,8 +651,15 @@ def _signer(
             if found[1] is not None and len(pages) > 3:
                 break  # annexes after the signed page repeat no signer
     title, name = best
-    if ocr and name and not all(map(vietnamese.is_syllable, name.split())):
-        name = None  # a signature read as letters
+    if ocr and title:
+        title = spelling.mended(title)
+    if ocr and name:
+        words = name.split()
+        known = spelling.is_surname(words[0]) and all(len(word) > 1 and word.isalpha() for word in words)
+        if not known and not all(map(vietnamese.is_syllable, words)):
+            name = None  # a signature read as letters
+        else:
+            name = spelling.name(name)
     person = next((s.signer for s in signatures if s.kind == "person" and s.signer), "")
     signer = DocumentField(value=name, source="text", confidence=0.93) if name else None
     if signer is None and person:
@@ -555,25 +681,34 @@ def _signature_block(lines: list[str]) -> tuple[str | None, str | None]:
         return None, None
     while start > 0 and _is_authority(lines[start - 1]):
         start -= 1
-    title = None
-    for n in range(start, min(start + 22, len(lines))):
+    title: str | None = None
+    title_at, bare = -2, False  # its last line; whether that is the office itself, not `TL. …`
+    for n in range(start, min(start + 26, len(lines))):
         cells = _cells(lines[n])
         if not cells:
             continue
         right = cells[-1]
         authority = _AUTHORITY.match(right)
         if authority:
-            title = (authority["title"] or authority["bare"] or "").strip(" .*_:")
+            title, title_at = (authority["title"] or authority["bare"] or "").strip(" .*_:"), n
+            bare = False
             continue
-        if _is_title(right):
-            title = right.strip(" .*_:")
+        if _is_title(right) and not (bare and title_at == n - 1 and (title or "").endswith(("-", ",", " VÀ"))):
+            title, title_at, bare = right.strip(" .*_:"), n, True
             continue
         if (right.startswith(("-", "•", "+", "*")) and len(cells) == 1) or (
             _RECIPIENTS.match(cells[0]) and len(cells) == 1
         ):
+            if title_at == n - 1:
+                title_at = n  # the left column between two lines of the right one
             continue
         name = _NAME.match(right)
-        if name and not _NOT_NAME.search(vietnamese.fold(right)) and n > start:
+        capitals = _capitals(right)
+        if title_at == n - 1 and capitals and not (name and spelling.is_surname(right.split()[0])):
+            # `PHÓ TỔNG KIỂM TOÁN NHÀ` / `NƯỚC`; `TL. CHỦ TỊCH` / any office at all
+            title, title_at, bare = (f"{title} {right}" if bare else right).strip(" .*_:"), n, True
+            continue
+        if name and not _NOT_NAME.search(right) and n > start:
             words = name["name"].split()
             if right.upper() == right and not title:
                 continue
@@ -592,26 +727,40 @@ def _is_title(text: str) -> bool:
     return bool(text) and text.upper() == text and bool(_TITLE.match(vietnamese.fold(text)))
 
 
-def _recipients(lines: list[str]) -> tuple[NamedRecipient, ...]:
+def _recipients(lines: list[str], ocr: bool = False) -> tuple[NamedRecipient, ...]:
     found: list[NamedRecipient] = []
+    if ocr:  # dashes are read as other strokes
+        lines = [re.sub(r"^[~=—_•«»]\s*(?=\w)", "- ", line) for line in lines]
     start = None
     for n, line in enumerate(lines):
         cells = _cells(line)
         if cells and (match := _RECIPIENTS.match(cells[0])):
             start = (n, match["rest"] or "")
+    if start is None and ocr:  # the heading is small, slanted and bold: what stands above `- Lưu: VT` is the list
+        last = next((n for n in range(len(lines) - 1, -1, -1) if re.match(r"-\s*Lưu\b", lines[n])), 0)
+        top = last
+        while top and last - top < 40 and not _AUTHORITY.match((_cells(lines[top]) or [""])[-1]):
+            top -= 1
+        first = next((n for n in range(top, last) if re.match(r"-\s*\w", lines[n])), 0)
+        if first:
+            start = (first - 1, "")
     if start is None:
         return ()
-    entries: list[str] = [start[1].strip(" -")] if start[1].strip(" -") else []
+    entries = [entry for part in re.split(r";\s*[-–•+]?", start[1]) if (entry := part.strip(" -–"))]
     since = 0
-    for line in lines[start[0] + 1 : start[0] + 45]:
-        cells = _cells(line)
-        if not cells:
-            continue
-        left = cells[0]
+    below = [cells[0] for line in lines[start[0] + 1 : start[0] + 45] if (cells := _cells(line))]
+    # Word shows the dashes of a list without writing them: then each line that ends in `;` is an entry.
+    dashed = any(re.match(r"[-–•+]\s*\S", left) for left in below[:6])
+    for left in below:
         if re.match(r"[-–•+]\s*\S|[-–•]$", left):
             entries.append(left.lstrip("-–•+ "))
             since = 0
-        elif entries and len(left) < 60 and left[:1].islower() and since < 3:
+        elif not dashed and len(left) < 120 and not _capitals(left) and left[:1].isupper() and (
+            left.endswith((";", "./.")) or re.match(r"Lưu\b", left)
+        ):  # fmt: skip
+            entries.append(left)
+            since = 0
+        elif entries and len(left) < 60 and left[:1].islower() and since < 3 and not _MODE.match(left):
             entries[-1] += " " + left  # the entry goes on
             since += 1
         else:
@@ -622,8 +771,10 @@ def _recipients(lines: list[str]) -> tuple[NamedRecipient, ...]:
             break
     for entry in entries:
         entry = re.sub(r"\s+", " ", entry).strip(" ;.,")
-        if not entry:
+        if not entry or _MODE.match(entry):
             continue
+        if ocr:
+            entry = spelling.mended(re.sub(r"(?<=\()\s*đ[êế](?= )", "để", entry))
         purpose = _PURPOSE.search(entry)
         name = entry[: purpose.start()].strip(" ;.,") if purpose else entry
         found.append(NamedRecipient(name=name[:200], purpose=purpose["purpose"].strip() if purpose else ""))
