@@ -32,6 +32,9 @@ KINDS = (PLAIN, GZIP, ENCRYPTED)
 
 #: Level 1: mail is mostly base64, where higher levels win a few per cent for several times the CPU.
 _LEVEL = 1
+#: Bytes at each of three places of a message that are tried: where looking for repetitions gives less than 3 % beside
+#: counting letters alone (base64 of what was compressed), it is left out, which takes a third of the time.
+_TRIED, _WORTH = 1 << 12, 0.97
 #: zlib's word for a gzip header and trailer around the stream.
 _GZIP_BITS = 31
 _TRAILER = bytes.fromhex("1f8b0804000000000000240043562000"), bytes.fromhex("03000000000000000000")
@@ -53,10 +56,13 @@ class Unreadable(ValueError):
 
 def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The bytes as `.eml.gz`."""
-    digest, packer = hashlib.sha256(), zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_BITS)
+    digest, source = hashlib.sha256(), iter(chunks)
+    first = next(source, b"")
+    packer = _packer(_strategy(first))
 
     def packed() -> Iterator[bytes]:
-        for chunk in chunks:
+        yield packer.compress(first)
+        for chunk in source:
             yield packer.compress(chunk)
         yield packer.flush()
 
@@ -65,6 +71,22 @@ def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
             digest.update(piece)
             yield piece
     yield _TRAILER[0] + digest.digest() + _TRAILER[1]
+
+
+def _packer(strategy: int) -> zlib._Compress:
+    return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_BITS, zlib.DEF_MEM_LEVEL, strategy)
+
+
+def _strategy(data: bytes) -> int:
+    """How a message that begins with these bytes is best compressed."""
+    if len(data) < 8 * _TRIED:
+        return zlib.Z_DEFAULT_STRATEGY
+    tried = b"".join(data[at : at + _TRIED] for at in (len(data) * n // 4 for n in (1, 2, 3)))
+    whole, letters = (
+        len(packer.compress(tried)) + len(packer.flush())
+        for packer in map(_packer, (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY))
+    )
+    return zlib.Z_HUFFMAN_ONLY if whole > _WORTH * letters else zlib.Z_DEFAULT_STRATEGY
 
 
 def decompress(pieces: Iterable[bytes]) -> Iterator[bytes]:
