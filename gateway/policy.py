@@ -135,6 +135,8 @@ def _switches(value: object) -> object:
     """`warn`, one mapping or a list of mappings; always a list inside."""
     if isinstance(value, str):
         return [{"mode": value}]
+    if not isinstance(value, (dict, list, tuple)):
+        raise ValueError("a mode is needed: off, observe, warn or enforce; or keys such as {mode: warn}")
     return [value] if isinstance(value, dict) else value
 
 
@@ -203,13 +205,15 @@ Switches = Annotated[tuple[Switch, ...], BeforeValidator(_switches)]
 
 def _condition(when: str) -> str:
     try:
-        _compile(when).execute(_cel_facts(_EMPTY))
+        result = _compile(when).execute(_cel_facts(_EMPTY))
     except KeyError as error:
         raise ValueError(f"there is no {error.args[0]!r} here") from None
     except IndexError:
-        pass  # the example has no files and no recipients
+        return when  # the example has no files and no recipients
     except Exception as error:
         raise ValueError(f"not a condition: {' '.join(str(error).splitlines()[0].split())}") from None
+    if not isinstance(result, bool):
+        raise ValueError("not a condition: it gives a value that is neither true nor false")
     return when
 
 
@@ -402,13 +406,14 @@ def load(directory: Path, file: Path | None = None) -> Policy:
         if profile is None:
             continue
         if profile.id in profiles:
-            problems.append(Problem(shown, 1, 0, f"profile {profile.id!r} is there twice"))
+            _problem(problems, data, shown, ["id"], f"profile {profile.id!r} is there twice")
         profiles[profile.id] = profile
         placed.append((profile, data, shown))
     if not profiles and not problems:
         problems.append(Problem("profiles/", 0, 0, "no profile found; at least one is needed"))
-    if main is not None and profiles and main.profile not in profiles:
-        _problem(problems, main_data, name, ["profile"], f"profile: {_near('profile', main.profile, profiles)}")
+    broken = {Path(one.file).stem for one in problems}  # a profile whose file has mistakes is there all the same
+    if main is not None and profiles and main.profile not in profiles and main.profile not in broken:
+        _problem(problems, main_data, name, ["profile"], f"profile: {near('profile', main.profile, profiles)}")
     citations = cited.citations if cited is not None else {}
     for profile, data, shown in placed:
         _check_profile(profile, data, shown, citations if cited is not None else None, problems)
@@ -427,14 +432,14 @@ def cross_check(policy: Policy, directory: Directory) -> list[Problem]:
     agencies = {one.id for one in directory.agencies()}
     for agency in directory.agencies():
         if agency.profile and agency.profile not in policy.profiles:
-            text = f"agency {agency.id}: profile: {_near('profile', agency.profile, policy.profiles)}"
+            text = f"agency {agency.id}: profile: {near('profile', agency.profile, policy.profiles)}"
             problems.append(Problem("directory/agencies", 0, 0, text))
     named = [(f"rules.{name}", one) for name, switches in policy.switches.items() for one in switches]
     named += [(f"own_rules.{one.id}", one) for one in policy.own_rules]  # type: ignore[misc]
     for where, switch in named:
         for identifier in (*switch.agencies, *switch.except_agencies):
             if identifier not in agencies:
-                problems.append(Problem("policy.yaml", 0, 0, f"{where}: {_near('agency', identifier, agencies)}"))
+                problems.append(Problem("policy.yaml", 0, 0, f"{where}: {near('agency', identifier, agencies)}"))
     return problems
 
 
@@ -481,10 +486,11 @@ def _part(model: type[Any], path: Path, shown: str, problems: list[Problem]) -> 
         return None, None
 
 
-def _near(what: str, name: str, known: Iterable[str]) -> str:
+def near(what: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of those known."""
     by_case = {one.casefold(): one for one in known}
-    near = difflib.get_close_matches(name.casefold(), list(by_case), 1, 0.5)
-    return f"unknown {what} {name!r}" + (f", did you mean {by_case[near[0]]!r}?" if near else "")
+    meant = difflib.get_close_matches(name.casefold(), list(by_case), 1, 0.5)
+    return f"unknown {what} {name!r}" + (f", did you mean {by_case[meant[0]]!r}?" if meant else "")
 
 
 def _problem(problems: list[Problem], data: Any, file: str, steps: list[Any], text: str) -> None:
@@ -497,7 +503,7 @@ def _check_profile(
 ) -> None:
     for name, rule in profile.rules.items():
         if name not in CATALOGUE:
-            _problem(problems, data, shown, ["rules", name], f"rules: {_near('rule', name, CATALOGUE)}")
+            _problem(problems, data, shown, ["rules", name], f"rules: {near('rule', name, CATALOGUE)}")
         elif CATALOGUE[name].fixed and rule.mode != "enforce":
             _problem(problems, data, shown, ["rules", name], f"rules.{name}: {_FIXED}")
         for number, key in enumerate(rule.basis):
@@ -507,7 +513,7 @@ def _check_profile(
                     data,
                     shown,
                     ["rules", name, "basis", number],
-                    f"rules.{name}.basis: {_near('citation', key, citations)}",
+                    f"rules.{name}.basis: {near('citation', key, citations)}",
                 )
 
 
@@ -524,7 +530,7 @@ def _check_switches(
 ) -> None:
     for name, switches in main.rules.items():
         if name not in CATALOGUE:
-            _problem(problems, data, shown, ["rules", name], f"rules: {_near('rule', name, CATALOGUE)}")
+            _problem(problems, data, shown, ["rules", name], f"rules: {near('rule', name, CATALOGUE)}")
             continue
         rule = CATALOGUE[name]
         for number, switch in enumerate(switches):
@@ -567,12 +573,10 @@ def _check_names(
 ) -> None:
     for one in named:
         if profiles and one not in profiles:
-            _problem(
-                problems, data, shown, [*steps, "profiles"], f"{where}.profiles: {_near('profile', one, profiles)}"
-            )
+            _problem(problems, data, shown, [*steps, "profiles"], f"{where}.profiles: {near('profile', one, profiles)}")
     for key in basis:
         if citations is not None and key not in citations:
-            _problem(problems, data, shown, [*steps, "basis"], f"{where}.basis: {_near('citation', key, citations)}")
+            _problem(problems, data, shown, [*steps, "basis"], f"{where}.basis: {near('citation', key, citations)}")
 
 
 def _check_text(

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, Field
 
 from gateway import config, policy
 from gateway.directory import Directory
+from gateway.errors import ConfigError, Problem
 from gateway.inspection import findings as shape
 from gateway.message import VIETNAM, Address, Envelope, NullSender, Origin, Recipient
-from gateway.rules import DISPOSITIONS
+from gateway.rules import CATALOGUE, DISPOSITIONS
 
 
 def _aware(value: dt.datetime) -> dt.datetime:
@@ -79,9 +80,25 @@ class TrialDocument(config.Settings):
     recalled: bool = False
 
 
+def _verdict(value: str) -> str:
+    if value not in DISPOSITIONS:
+        raise ValueError(f"one of {', '.join(DISPOSITIONS)}")
+    return value
+
+
+def _rule(value: str) -> str:
+    """A rule's id, or an item of the delivery lists (DL-…, TM-09); `?` after it: observed, `~`: a reminder."""
+    name = value.rstrip("?~")
+    if name not in CATALOGUE and not name.startswith(("X-", "DL-")) and name != "TM-09":
+        raise ValueError(policy.near("rule", name, CATALOGUE))
+    return value
+
+
 class Expected(config.Settings):
-    verdict: str
-    findings: tuple[str, ...] | None = None  # rule ids, all of them; observed ones as `FM-01?`, reminders as `FM-01~`
+    verdict: Annotated[str, AfterValidator(_verdict)]
+    findings: tuple[Annotated[str, AfterValidator(_rule)], ...] | None = (
+        None  # rule ids, all of them; observed ones as `FM-01?`, reminders as `FM-01~`
+    )
     message_class: str = Field("", alias="class")
     delivery: str = ""
     profile: str = ""
@@ -138,6 +155,14 @@ def load(path: Path, shown: str = "") -> list[tuple[Trial, int]]:
     """The trials of one file with their lines. Raises ConfigError."""
     data = config.load_yaml(path, shown or str(path))
     trials = config.build(TrialFiles, data, shown or str(path)).trials
+    problems = []
+    for number, trial in enumerate(trials):
+        if trial.message and not (path.parent / trial.message).is_file():
+            line, column = config.place(data, ["trials", number, "message"])
+            text = f"trials.{number}.message: {path.parent / trial.message} is not there"
+            problems.append(Problem(shown or str(path), line, column, text))
+    if problems:
+        raise ConfigError(problems)
     return [(trial, data["trials"].lc.item(number)[0] + 1) for number, trial in enumerate(trials)]
 
 
@@ -273,9 +298,7 @@ def short(finding: policy.Finding) -> str:
 def differences(expected: Expected, verdict: policy.Verdict) -> tuple[str, ...]:
     """What of a verdict is not as expected."""
     found = []
-    if expected.verdict not in DISPOSITIONS:
-        found.append(f"verdict: {expected.verdict!r} is none of {', '.join(DISPOSITIONS)}")
-    elif verdict.disposition.text != expected.verdict:
+    if verdict.disposition.text != expected.verdict:
         reasons = ", ".join(f"{short(one)} {one.disposition.text}" for one in verdict.findings)
         found.append(
             f"verdict: expected {expected.verdict}, got {verdict.disposition.text} ({reasons or 'no findings'})"

@@ -112,6 +112,9 @@ SENTENCES = {
     "observe needs `to`, the last day of observing": "observe cần `to`, ngày cuối cùng theo dõi",
     "`to` {to} is before `from` {start}": "`to` {to} trước `from` {start}",
     "an own rule may deliver-warn, hold or return": "quy tắc riêng chỉ được deliver-warn, hold hoặc return",
+    "a mode is needed: off, observe, warn or enforce; or keys such as {example}": "cần một chế độ: off, observe, warn"
+    " hoặc enforce; hoặc các khóa, ví dụ {example}",
+    "it gives a value that is neither true nor false": "kết quả không phải đúng hoặc sai",
     "there is no {name} here": "ở đây không có {name}; docs/rules.md liệt kê các dữ kiện dùng được",
     "not a condition: {reason}": "điều kiện không đúng: {reason}",
     "Undefined variable or function: {name}. {rest}": "không có dữ kiện hay hàm {name}; docs/rules.md liệt kê các dữ"
@@ -202,6 +205,12 @@ SENTENCES = {
     " trữ {path}: cần 32 byte, để nguyên, dạng hex hoặc base64 (openssl rand -hex 32)",
     "no `alerts:` yet; see docs/alerts.md": "chưa có `alerts:`; xem docs/alerts.md",
     "no archive in {folder} yet": "chưa có kho lưu trữ trong {folder}",
+    # policy test files
+    "expected {wanted}, got {given} ({reasons})": "mong {wanted}, được {given} ({reasons})",
+    "expected {wanted}, got {given}": "mong {wanted}, được {given}",
+    "{name} is missing": "thiếu {name}",
+    "{name} was not expected": "thừa {name}",
+    "not run: messages cannot be read here": "chưa chạy: ở đây không đọc được thư",
     # templates
     "no such template; known: {names}": "không có mẫu này; có: {names}",
     "goes into the SMTP session, ASCII only": "đi vào phiên SMTP, chỉ dùng ASCII không dấu",
@@ -254,6 +263,9 @@ def _fill(vietnamese: str, values: dict[str, str]) -> str:
 
 def vietnamese(text: str) -> str:
     """The Vietnamese of one message, with the same values; empty when the table does not know it."""
+    head, colon, rest = text.partition(": ")
+    if colon and (said := _head(head)) and (told := vietnamese(rest)):
+        return f"{said}: {told}"
     for pattern, said in _table():
         if found := pattern.fullmatch(text):
             values = {name: value for name, value in found.groupdict().items() if value is not None}
@@ -262,10 +274,12 @@ def vietnamese(text: str) -> str:
             near = f", có phải {values['near_']}?" if "near_" in values else ""
             given = f" (đang là {values['given_']})" if "given_" in values else ""
             return _fill(said, values) + near + given
-    head, colon, rest = text.partition(": ")
-    if not colon or not (told := vietnamese(rest)):
-        return ""
+    return f"{head}: {told}" if colon and (told := vietnamese(rest)) else ""
+
+
+def _head(head: str) -> str:
+    """A key, as it is, or one of the beginnings known; empty when it is neither."""
     for pattern, said in _heads():
         if found := pattern.fullmatch(head):
-            return f"{_fill(said, found.groupdict())}: {told}"
-    return f"{head}: {told}"
+            return _fill(said, found.groupdict())
+    return head if re.fullmatch(r"[\w.$\[\]-]+", head) else ""

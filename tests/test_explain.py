@@ -252,3 +252,36 @@ def test_names_across_files_are_told_with_their_place(tmp_path: Path) -> None:
     assert f"policy.yaml:{lines + 2}:3: rules.FM-01: không có cơ quan 'so-noi'" in result.stderr
     where = f"directory/agencies.yaml:{agencies.count(chr(10)) + 1}:41"
     assert f"{where}: cơ quan them: profile: không có bộ quy định 'bnv', có phải" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        (
+            "trials/a.yaml",
+            "trials:\n  - {name: a, at: 2026-01-01T08:00, from: a@b.vn, to: [b@c.vn], expect: {verdict: returned}}\n",
+            ("trials/a.yaml:2:74: ", "'returned'"),
+        ),
+        (
+            "trials/a.yaml",
+            "trials:\n  - name: a\n    at: 2026-01-01T08:00\n    from: a@b.vn\n    to: [b@c.vn]\n"
+            "    expect: {verdict: return, findings: [FM-99~]}\n",
+            ("trials/a.yaml:6:42: ", "không có quy tắc 'FM-99', có phải 'FM-09'?"),
+        ),
+        (
+            "trials/a.yaml",
+            "trials:\n  - name: a\n    message: khong-co.eml\n    at: 2026-01-01T08:00\n    from: a@b.vn\n"
+            "    to: [b@c.vn]\n    expect: {verdict: return}\n",
+            ("trials/a.yaml:3:5: ", "khong-co.eml"),
+        ),
+        ("trust/manifest.yaml", "filez: 1\n", ("trust/manifest.yaml:1:1: ", "'filez'")),
+    ],
+)
+def test_mistakes_beside_policy_and_directory(tmp_path: Path, file: str, text: str, told: tuple[str, str]) -> None:
+    base = tmp_path / "config"
+    shutil.copytree(ROOT / "config", base)
+    (base / file).parent.mkdir(exist_ok=True)
+    (base / file).write_text(text, "utf-8")
+    result = run.invoke(commands.app, ["check", "--config", str(base)])
+    assert result.exit_code == 2, result.output
+    assert str(base / told[0]) in result.stderr and told[1] in result.stderr, result.stderr

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import alerts, blobfile, config, custody, directory, policy, returns, schemas, trials
+from gateway import alerts, blobfile, config, custody, directory, policy, returns, schemas, trials, wording
 from gateway.errors import ConfigError, Failure, Problem
 from gateway.inspection import ocr
 from gateway.inspection.findings import Document, Inspection
@@ -90,7 +90,9 @@ def check(
         for difference in outcome.differences:
             code = 1
             if not as_json:
-                typer.echo(f"{outcome.file}:{outcome.line}: {outcome.name}: {difference}", err=True)
+                place = folder / outcome.file
+                told = f"{outcome.name}: {wording.vietnamese(difference) or difference}"
+                typer.echo(f"{place}:{outcome.line}: {told}\n    {difference}", err=True)
     today = dt.datetime.now(VIETNAM).date()
     for name, end in judged_by.observed():
         if not as_json:
@@ -176,9 +178,9 @@ def _load_all(folder: Path) -> tuple[list[Any], policy.Policy | None, directory.
             problems += error.problems
     if (folder / "trust").is_dir():
         store = TrustStore.load(folder / "trust")
-        if store.roots:
-            problems += store.problems
-        else:  # a state, not a mistake: every signature is UNTRUSTED_CHAIN and its message held
+        empty = [one for one in store.problems if one.text.startswith("no trusted root")]
+        problems += [replace(one, file=f"trust/{one.file}") for one in store.problems if one not in empty]
+        if empty:  # a state, not a mistake: every signature is UNTRUSTED_CHAIN and its message held
             typer.echo(f"{folder}/trust: chưa có gốc tin cậy / no trusted root: chữ ký số sẽ bị tạm giữ", err=True)
     return problems, judged_by, agencies
 
