@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from gateway import config
 from gateway.errors import ConfigError, Problem
+from gateway.lookalike import Lookalikes
 from gateway.message import VIETNAM
 
 #: rules.md 4.1, highest first. A unit is a đơn vị sự nghiệp or a phòng ban.
@@ -223,10 +224,6 @@ class Holiday(config.Settings):
     name: str = ""
 
 
-#: Letters of other scripts that look like the Latin letters of `gov.vn` and of Vietnamese province names.
-_LOOK_ALIKES = str.maketrans("аеорсухіјӏԁԛѕһвмнктɡοаѵυαρν", "aeopcyxijldqshbmhktgoavuapv")
-
-
 def name_key(name: str) -> str:
     """A spelling of a name for comparison: NFC, lower case, one blank, tone marks at the end of the syllable.
 
@@ -267,6 +264,7 @@ class Directory:
     _free: frozenset[str] = frozenset()
     _free_stems: frozenset[str] = frozenset()
     _official: frozenset[str] = frozenset()
+    _lookalikes: Lookalikes = field(default_factory=lambda: Lookalikes(()))
 
     # -- agencies ----------------------------------------------------------------------------------------------------
 
@@ -409,30 +407,9 @@ class Directory:
         domain = domain.lower().rstrip(".")
         return domain in self._free or domain.partition(".")[0] in self._free_stems
 
-    def imitates(self, domain: str) -> str:
-        """The official domain that this one imitates without being under it, or an empty string."""
-        domain = domain.lower()
-        if not domain or self.is_official(domain):
-            return ""
-        plain = unicodedata.normalize("NFKC", _decoded(domain)).translate(_LOOK_ALIKES).rstrip(".")
-        if plain != domain and self.is_official(plain):
-            return plain
-        for official in self._official:
-            pattern = r"(?:^|[.-])" + re.escape(official).replace(r"\.", "[.-]") + r"(?:$|[.-])"
-            if re.search(pattern, plain):
-                return official
-        return ""
-
-
-def _decoded(domain: str) -> str:
-    """U-labels of a domain, for comparing looks."""
-    labels = []
-    for label in domain.split("."):
-        if label.startswith("xn--"):
-            with contextlib.suppress(UnicodeError):
-                label = label[4:].encode("ascii").decode("punycode")
-        labels.append(label)
-    return ".".join(labels)
+    def imitated(self, domain: str) -> tuple[str, str]:
+        """The official domain that this one imitates without being under it, and the way (`lookalike.py`)."""
+        return ("", "") if self.is_official(domain) else self._lookalikes.imitated(domain)
 
 
 def _day(at: dt.date | dt.datetime) -> dt.date:
@@ -550,6 +527,8 @@ def _load(folder: Path) -> Directory:
     result.holidays = frozenset(one.day for one, _, _ in _read(folder, "holidays", Holiday, problems))
     if problems:
         raise ConfigError(_shortened(sorted(problems)))
+    hosts = {address.rpartition("@")[2] for address in result._mailboxes}
+    result._lookalikes = Lookalikes({*result._official, *result._domains, *filter(result.is_official, hosts)})
     return result
 
 

@@ -661,14 +661,22 @@ def _exception(c: Case, address: str) -> bool:
         "Kiểm tra lại địa chỉ nơi gửi trước khi xử lý.",
         "Check where the message came from.",
     ),
+    mixed=Text(
+        "Tên miền {domain} ghép chữ của nhiều hệ chữ viết trông giống nhau.",
+        "The domain {domain} mixes letters of scripts that look alike.",
+        "Kiểm tra lại địa chỉ nơi gửi trước khi xử lý.",
+        "Check where the message came from.",
+    ),
 )
 def non_official_mailbox(c: Case) -> Answer:
     hits = []
     for field_name, address in _identities(c):
-        official = c.directory.imitates(address.rpartition("@")[2])
-        if official:
-            facts = {"domain": address.rpartition("@")[2], "official": official}
-            hits.append(Hit(field_name, evidence=address, disposition=HOLD, text="imitation", facts=facts))
+        domain = address.rpartition("@")[2]
+        official, way = c.directory.imitated(domain)
+        if way:
+            facts = {"domain": domain, "official": official}
+            text = "imitation" if official else "mixed"
+            hits.append(Hit(field_name, evidence=address, disposition=HOLD, text=text, facts=facts))
     if c.settings.mailbox_ban != "non_official":
         return hits or "this profile bans free mailboxes only"
     r = c.reading

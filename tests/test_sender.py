@@ -1,4 +1,4 @@
-"""SPF, DKIM, DMARC and ARC without network, and domains that only look official."""
+"""SPF, DKIM, DMARC and ARC without network."""
 
 from __future__ import annotations
 
@@ -169,41 +169,3 @@ def test_arc_only_from_listed_sealers() -> None:
 def test_any_bytes_give_an_answer(raw: bytes) -> None:
     facts = check(b"DKIM-Signature: " + raw, arc_sealers=["list.vn"])
     assert not facts.aligned or b"binhduong" in raw
-
-
-OFFICIAL = ("gov.vn", "chinhphu.vn", "binhduong.gov.vn", "quochoi.vn")
-
-
-@pytest.mark.parametrize(
-    ("domain", "why"),
-    [
-        ("gov.vn", ""),
-        ("sotttt.binhduong.gov.vn", ""),
-        ("GOV.VN", ""),
-        ("gmail.com", ""),
-        ("vnexpress.net", ""),
-        ("longov.vn", ""),
-        ("пример.рф", ""),
-        ("gov.vn.example.com", "embedded"),
-        ("binhduong.gov.vn.co", "embedded"),
-        ("binhduong-gov.vn", "hyphen"),
-        ("gov-vn.com", "hyphen"),
-        ("binhduonggov.vn", "hyphen"),
-        ("g\u043ev.vn", "homograph"),
-        ("xn--gv-fmc.vn", "homograph"),
-        ("binhduong.g0v.vn", "homograph"),
-        ("g\u00f4v.vn", "homograph"),
-        ("gov\uff0evn", "homograph"),
-        ("gov.vn.", "trailing_dot"),
-        ("vietn\u0430m.vn", "mixed_script"),
-        ("chinhphv.vn", "typo"),
-        ("chinphhu.vn", "typo"),
-    ],
-)
-def test_lookalikes(domain: str, why: str) -> None:
-    assert sender.lookalike(domain, OFFICIAL) == why
-
-
-@given(st.text(max_size=60))
-def test_lookalike_takes_any_text(domain: str) -> None:
-    assert isinstance(sender.lookalike(domain, OFFICIAL), str)

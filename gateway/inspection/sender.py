@@ -1,4 +1,4 @@
-"""Who sent it: SPF, DKIM, DMARC and ARC behind our own From parser, and domains that only look official.
+"""Who sent it: SPF, DKIM, DMARC and ARC behind our own From parser.
 
 The libraries do the cryptography (dkimpy) and the SPF language (pyspf); which domain the From field names, and whether
 a result belongs to it, is decided here (RFC 7489), because readers of From disagree and the disagreement is the attack.
@@ -7,10 +7,8 @@ No DNS of its own: every lookup goes through the resolver that is handed in, so 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -344,102 +342,3 @@ def _from_domain(raw: bytes) -> str:
         return ""
     box = mime.single_mailbox(values[0])
     return ascii_domain(box.address.rpartition("@")[2]) if box else ""
-
-
-# --- domains that only look official -----------------------------------------------------------------------------
-
-# Letters of other scripts, and digits, that a reader takes for the Latin letter.
-_LOOKS_LIKE = str.maketrans(
-    {
-        "а": "a", "в": "b", "е": "e", "к": "k", "м": "m", "н": "h", "о": "o", "р": "p", "с": "c", "т": "t", "у": "y",
-        "х": "x", "і": "i", "ї": "i", "ј": "j", "ѕ": "s", "ԁ": "d", "ԛ": "q", "ԝ": "w", "һ": "h", "ӏ": "l", "г": "r",
-        "п": "n", "ь": "b", "ё": "e", "ѵ": "v", "υ": "u", "α": "a", "β": "b", "ε": "e", "η": "n", "ι": "i", "κ": "k",
-        "μ": "m", "ν": "v", "ο": "o", "ρ": "p", "σ": "o", "τ": "t", "χ": "x", "γ": "y", "ω": "w", "ո": "n", "ս": "u",
-        "օ": "o", "հ": "h", "ց": "g", "ɡ": "g", "ɑ": "a", "ı": "i", "ł": "l", "đ": "d", "ð": "d", "ʋ": "v", "ⱱ": "v",
-        "0": "o", "1": "l", "5": "s",
-    }
-)  # fmt: skip
-
-
-def _unicode_domain(domain: str) -> str:
-    labels = []
-    for label in domain.split("."):
-        if label.startswith("xn--"):
-            try:
-                label = idna.decode(label)
-            except (idna.IDNAError, UnicodeError):
-                with contextlib.suppress(UnicodeError, ValueError):
-                    label = label[4:].encode("ascii").decode("punycode")
-        labels.append(label)
-    return ".".join(labels)
-
-
-def _skeleton(domain: str) -> str:
-    """The domain as it looks: compatibility forms, look-alikes and marks folded to plain Latin letters."""
-    text = unicodedata.normalize("NFKC", domain).lower().translate(_LOOKS_LIKE)
-    text = "".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign))
-    text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
-    return re.sub("[\u3002\uff0e\uff61]", ".", text).replace("rn", "m").replace("vv", "w")
-
-
-def _scripts(label: str) -> set[str]:
-    found = set()
-    for sign in label:
-        if sign.isalpha():
-            name = unicodedata.name(sign, "?").partition(" ")[0]
-            found.add("LATIN" if name in ("LATIN", "FULLWIDTH") else name)
-    return found
-
-
-def _near(one: str, other: str) -> bool:
-    """One letter added, lost, changed, or two neighbours swapped."""
-    if abs(len(one) - len(other)) > 1 or one == other:
-        return False
-    start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
-        start += 1
-    a, b = one[start:], other[start:]
-    return a[1:] == b or a == b[1:] or a[1:] == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
-
-
-def lookalike(domain: str, official: Iterable[str]) -> str:
-    """Why a domain only looks like an official one, or empty: it is one, or looks like none (rules.md 1.1).
-
-    domain: as written, U- or A-labels. official: domains such as `gov.vn`, `chinhphu.vn`; their subdomains are official
-    too. Values: `trailing_dot`, `homograph` (other letters, same look), `mixed_script`, `embedded`
-    (`gov.vn.example.com`), `hyphen` (`binhduong-gov.vn`), `typo`. Pure.
-    """
-    given = domain.strip().lower()
-    names = [name.strip().lower().strip(".") for name in official]
-    names = [name for name in names if name]
-
-    def is_official(text: str) -> bool:
-        return any(text == name or text.endswith("." + name) for name in names)
-
-    if not given or is_official(given):
-        return ""
-    if given.endswith(".") and is_official(given.rstrip(".")):
-        return "trailing_dot"
-    shown = _unicode_domain(given.rstrip("."))
-    skeleton = _skeleton(shown)
-    plain = [re.sub("rn", "m", name).replace("vv", "w") for name in names]
-    if skeleton != shown and any(skeleton == name or skeleton.endswith("." + name) for name in plain):
-        return "homograph"
-    if any(len(_scripts(label)) > 1 for label in shown.split(".")):
-        return "mixed_script"
-    labels = skeleton.split(".")
-    for name in plain:
-        wanted = name.split(".")
-        if any(labels[n : n + len(wanted)] == wanted for n in range(len(labels) - len(wanted))):
-            return "embedded"
-    words = [word for word in re.split(r"[.\-_]+", skeleton) if word]
-    for name in plain:
-        wanted = re.split(r"[.\-_]+", name)
-        if any(words[n : n + len(wanted)] == wanted for n in range(len(words) - len(wanted) + 1)):
-            return "hyphen"
-        squeezed = name.replace(".", "").replace("-", "")
-        if len(squeezed) >= 9 and squeezed in skeleton.replace(".", "").replace("-", ""):
-            return "hyphen"
-        if len(name) >= 9 and _near(skeleton, name):
-            return "typo"
-    return ""
