@@ -35,7 +35,7 @@ from urllib.parse import quote, urlencode
 from sqlalchemy import Connection, and_, func, or_, select, update
 
 from gateway import archive as keeping
-from gateway import config, delivery, returns
+from gateway import config, delivery, durable, returns
 from gateway import database as db
 from gateway.archive import Alert, Archive, Count, Notice, Reach, clean, from_ms, stamp
 from gateway.config import AlertChannel, Gateway, international
@@ -409,6 +409,7 @@ class Alerts:
         self._flying: set[int] = set()  # rows that they settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: dict[str, ssl.SSLContext | bool] = {}
+        self._owner = ""  # who we are in the rows, from the start of the loop on
 
     def wake(self) -> None:
         """There may be something new: look now."""
@@ -447,13 +448,14 @@ class Alerts:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    @property
-    def _owner(self) -> str:
-        return self.settings.hostname
-
     async def _recover(self) -> None:
-        """Attempts that a process of this name began and did not end: made again, and told as what they may be."""
+        """Attempts that a process of this gateway began and did not end: made again, and told as what they may be."""
         send = db.alert_send.c
+        try:
+            name = await asyncio.to_thread(durable.identity, self.settings.data)
+        except OSError as error:
+            raise Failure("Local error", f"{error.filename}: {error.strerror}") from error
+        self._owner = f"{self.settings.hostname} {name}"
 
         def write(connection: Connection) -> list[Any]:
             mine = (send.state == "waiting", send.owner == self._owner)
@@ -678,11 +680,11 @@ class Alerts:
 
     def _values(self, job: _Job) -> dict[str, str]:
         row = job.first
-        text = row.alert_text if row.what == "start" else trouble_text(self._owner, f"HET: {row.alert_text}")
+        text = row.alert_text if row.what == "start" else trouble_text(self.settings.hostname, f"HET: {row.alert_text}")
         if len(job.rows) > 1:
             newest = max(job.rows, key=lambda one: (one.alert_at, one.alert))
             text = trouble_text(
-                self._owner, f"{len(job.rows)} viec, xem congvan alerts list. Moi nhat: {newest.alert_text}"
+                self.settings.hostname, f"{len(job.rows)} viec, xem congvan alerts list. Moi nhat: {newest.alert_text}"
             )
         return {
             "phone": row.phone,
@@ -836,7 +838,7 @@ class Alerts:
     def _trouble(self, key: str, subject: str, text: str, detail: str) -> Alert | None:
         if self._alerts is None or self._alerts.admin is None:
             return None
-        words = trouble_text(self._owner, text)
+        words = trouble_text(self.settings.hostname, text)
         reaches = _person(self._alerts, self._alerts.admin, "admin")
         return Alert(key, "trouble", subject, words, reaches, self._alerts.give_up, detail=detail[:500])
 

@@ -114,6 +114,8 @@ recipient = Table(
     Column("settled_at", BigInteger),
     Column("last_reply", Text, nullable=False, default=""),
     Column("delay_notices", Integer, nullable=False, default=0),
+    # the gateway that has it under way (`lease`), as long as `next_attempt_at` is NULL
+    Column("owner", Text, nullable=False, default="", server_default=""),
     UniqueConstraint("message", "address"),
     Index("recipient_due", "state", "next_attempt_at"),
 )
@@ -130,8 +132,18 @@ attempt = Table(
     Column("destination", Text, nullable=False),
     Column("result", Text, nullable=False, default=""),  # delivered, deferred, failed, interrupted
     Column("reply", Text, nullable=False, default=""),
+    Column("owner", Text, nullable=False, default="", server_default=""),  # the gateway that made it
     Index("attempt_recipient", "recipient"),
     Index("attempt_open", "finished_at"),
+)
+
+#: Gateways that are at work over one database of PostgreSQL: what one of them claimed is its own until `lease_at`, by
+#: the clock of the database.
+lease = Table(
+    "lease",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("lease_at", BigInteger, nullable=False),
 )
 
 #: Attachments and members of containers, by digest, for search and comparison.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,6 +90,21 @@ def replace(path: Path, data: bytes, mode: int = 0o640) -> None:
     step()
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def identity(folder: Path) -> str:
+    """The name of the gateway whose folder this is: `host/random`, the same at each start, another for a copy of the
+    folder on another host. It is made, durably, when there is none. Blocks. Raises OSError."""
+    path = folder / "gateway.id"
+    if not path.exists():
+        make_folder(folder)
+        new = path.with_suffix(f".{secrets.token_hex(8)}")
+        write_new(new, (f"{new.suffix[1:]}\n".encode(),))
+        with contextlib.suppress(FileExistsError):  # of two that begin together one names both
+            os.link(new, path)
+        new.unlink()
+        sync_folder(folder)
+    return f"{socket.gethostname()}/{path.read_text('ascii').strip()}"
 
 
 def make_folder(path: Path, mode: int = 0o750) -> None:

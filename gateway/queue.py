@@ -8,7 +8,12 @@ An intent without a result at start-up is a delivery that may have happened: it 
 possible duplicate, and tried again. Losing mail is no option, so a duplicate is; but each one is explained.
 
 The loop makes turns: one transaction writes down what has happened since the last and claims what is due, with the
-intents. A claimed recipient has no `next_attempt_at` until its result is written.
+intents. A claimed recipient has no `next_attempt_at` until its result is written, and names its `owner`.
+
+Several gateways may share a database of PostgreSQL. Each holds a lease there and renews it while it lives; what a
+gateway has claimed is left alone until its lease is over, then the others take it up. Its own claims it takes up at
+once when it starts again. One that cannot renew its lease claims nothing and begins no delivery. Over SQLite there is
+one gateway (`serve.lock`): whatever is claimed when it starts is its own.
 
 A person's decisions come from another process (`congvan held`, `congvan queue`): they are rows too, and a touch of the
 file `queue.poke` beside the database, which the daemon looks at once a second, tells it to look at once.
@@ -32,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, exc
 
-from gateway import alerts, register, returns
+from gateway import alerts, durable, register, returns
 from gateway import database as db
 from gateway.archive import Notice, append_leaf, append_notice, clean, from_ms, stamp
 from gateway.config import Gateway, NextHop
@@ -74,6 +79,9 @@ _REGAIN = 50
 _WHOLE = 50_000
 #: Seconds between looks at `queue.poke`, and between looks for mail that is late.
 _POKE, _REMIND = 1.0, 60.0
+#: Seconds that the claims of a gateway are its own after it was heard of, how often it is heard of, and how long it
+#: begins deliveries without: what it has begun then has a quarter of the lease to end.
+_LEASE, _RENEW, _FRESH = 60.0, 15.0, 45.0
 #: The clock of the host is followed when it is moved gently; by more than this at once, in seconds, it has jumped.
 _JUMP = 5.0
 #: Seconds after a failed turn.
@@ -164,6 +172,7 @@ class _Claimed:
     unread: bool = False  # there were too many rows for one turn
     pause: float = _REMIND
     unreadable: list[int] = field(default_factory=list)
+    lost: list[_Settled] = field(default_factory=list)  # results for what another gateway has taken up
 
 
 class _Lane:
@@ -229,6 +238,11 @@ class Queue:
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self._poke_file = store.root.parent / "queue.poke"
+        self._shared = database.engine.dialect.name == "postgresql"
+        self._owner = ""  # who we are in the rows, from the start of the loop on
+        self._mine: set[int] = set()  # recipients that are claimed, and known here
+        self._unsure = False  # did the last turn claim more than we know of? Its COMMIT may have failed on the way back
+        self._renewed = self._heard = 0.0  # of our lease, loop time: the last time, and the first without a lapse since
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -239,7 +253,8 @@ class Queue:
     async def run(self, stop: asyncio.Event, drain: float = 15.0) -> None:
         """Deliver until `stop`; then let attempts under way finish, for `drain` seconds at most."""
         loop = asyncio.get_running_loop()
-        helpers = [asyncio.create_task(work) for work in (self._stopper(stop), self._watch_poke(), self._reminders())]
+        works = [self._stopper(stop), self._watch_poke(), self._reminders()]
+        helpers = [asyncio.create_task(work) for work in works]
         recovered = False
         try:
             while not stop.is_set():
@@ -248,6 +263,8 @@ class Queue:
                     if not recovered:
                         await self._recover()
                         recovered = True
+                        if self._shared:
+                            helpers.append(asyncio.create_task(self._keep_lease()))
                     pause = await self._turn()
                 except Failure as failure:
                     self._error("queue cannot reach the database", reason=failure.private)
@@ -307,25 +324,13 @@ class Queue:
             self._error("results not written", reason=failure.private)
 
     async def _recover(self) -> None:
-        """What a process that ended left claimed. An intent without a result: it ended before the answer to DATA."""
+        """What our last process left claimed."""
 
         def find(connection: Connection) -> list[Any]:
-            rows = connection.exec_driver_sql(
-                "SELECT r.message, r.address, a.destination FROM attempt a JOIN recipient r ON r.id = a.recipient"
-                " WHERE a.finished_at IS NULL"
-            ).all()
-            _execute(
-                connection,
-                "UPDATE recipient SET next_attempt_at = :now WHERE state = 'queued' AND (next_attempt_at IS NULL OR id"
-                " IN (SELECT recipient FROM attempt WHERE finished_at IS NULL))",
-                [{"now": now}],
-            )
-            _execute(
-                connection,
-                "UPDATE attempt SET finished_at = :now, result = 'interrupted', reply = :reply"
-                " WHERE finished_at IS NULL",
-                [{"now": now, "reply": "4.3.0 the gateway was stopped during the attempt"}],
-            )
+            # Claims without an owner are of an earlier version of this program.
+            rows = self._take_up(connection, now, "owner IN ('', :me)" if self._shared else ":me = :me")
+            if self._shared:
+                self._renew(connection)
             # A clock that was set back while nobody looked would keep mail waiting until it has caught up.
             latest = now + int(max(self._settings.retry.schedule) * (1 + self._settings.retry.jitter) * 1000)
             values = {"now": now, "latest": latest}
@@ -333,18 +338,93 @@ class Queue:
             first = "UPDATE recipient SET first_attempt_at = :now WHERE state = 'queued' AND first_attempt_at > :now"
             _execute(connection, early, [values])
             _execute(connection, first, [{"now": now}])
-            return list(rows)
+            return rows
 
         def newest(connection: Connection) -> int:
             return int(_execute(connection, "SELECT coalesce(max(at), 0) FROM leaf", [{}]).scalar())
 
+        try:
+            self._owner = await asyncio.to_thread(durable.identity, self._store.root.parent)
+        except OSError as error:
+            raise Failure("Local error", f"{error.filename}: {error.strerror}") from error
         now = self._now()
         behind = await self._database.read(newest) / 1000 - now / 1000
         if behind > _JUMP:
             self._error("ALARM: the clock is behind the archive", seconds=round(behind))
-        for row in await self._database.write(find):
-            self._warning("possible duplicate", case=row[0], recipient=row[1], hop=row[2], reason="stopped in between")
-            self._tell(row[0], "possible-duplicate", recipient=row[1], hop=row[2])
+        begun = asyncio.get_running_loop().time()
+        self._tell_taken_up(await self._database.write(find), "stopped in between")
+        self._renewed = self._heard = begun
+
+    def _take_up(self, connection: Connection, now: int, whose: str) -> list[Any]:
+        """Make due what was claimed by those whom `whose` names. An intent without a result: a delivery that may have
+        happened."""
+        values = [{"me": self._owner}]
+        rows = _execute(
+            connection,
+            "SELECT r.message, r.address, a.destination, a.owner FROM recipient r JOIN"
+            f" (SELECT recipient, destination, owner FROM attempt WHERE finished_at IS NULL AND {whose}) a"
+            " ON a.recipient = r.id",
+            values,
+        ).all()
+        _execute(
+            connection,
+            "UPDATE recipient SET next_attempt_at = :now, owner = '' WHERE state = 'queued' AND"
+            f" (next_attempt_at IS NULL AND {whose} OR id IN"
+            f" (SELECT recipient FROM attempt WHERE finished_at IS NULL AND {whose}))",
+            [{"now": now, "me": self._owner}],
+        )
+        _execute(
+            connection,
+            "UPDATE attempt SET finished_at = :now, result = 'interrupted', reply = :reply"
+            f" WHERE finished_at IS NULL AND {whose}",
+            [{"now": now, "reply": "4.3.0 the gateway was stopped during the attempt", "me": self._owner}],
+        )
+        return list(rows)
+
+    def _tell_taken_up(self, rows: Sequence[Any], reason: str) -> None:
+        for case, address, hop, owner in rows:
+            self._warning("possible duplicate", case=case, recipient=address, hop=hop, reason=reason, gateway=owner)
+            self._tell(case, "possible-duplicate", recipient=address, hop=hop)
+
+    def _renew(self, connection: Connection) -> None:
+        _execute(
+            connection,
+            f"INSERT INTO lease (owner, lease_at) VALUES (:me, {_DATABASE_NOW} + :lease)"
+            " ON CONFLICT (owner) DO UPDATE SET lease_at = excluded.lease_at",
+            [{"me": self._owner, "lease": int(_LEASE * 1000)}],
+        )
+
+    async def _keep_lease(self) -> None:
+        """Be heard of, and take up what a gateway left that is not heard of any more. After a lapse of our own (the
+        database was away, the process stood still) the others get the time of a lease to be heard of again."""
+        loop = asyncio.get_running_loop()
+
+        def write(connection: Connection) -> list[Any]:
+            self._renew(connection)
+            if loop.time() - self._heard < _LEASE:
+                return []
+            over = f"SELECT owner FROM lease WHERE lease_at > {_DATABASE_NOW}"
+            rows = self._take_up(connection, self._now(), f"owner <> '' AND owner NOT IN ({over})")
+            _execute(connection, f"DELETE FROM lease WHERE lease_at < {_DATABASE_NOW} - 86400000", [{}])
+            return rows
+
+        while True:
+            await asyncio.sleep(_RENEW if self._has_lease() else min(_RENEW, _WRITE_AGAIN))
+            begun = loop.time()
+            if begun - self._renewed > _LEASE:
+                self._heard = begun
+            try:
+                rows = await self._database.write(write)
+            except Failure as failure:
+                self._error("lease not renewed", reason=failure.private)
+                continue
+            self._renewed = begun
+            self._tell_taken_up(rows, "the gateway that had it is not heard of")
+            self.wake()
+
+    def _has_lease(self) -> bool:
+        """Is what we have claimed ours for a while yet?"""
+        return not self._shared or asyncio.get_running_loop().time() - self._renewed < _FRESH
 
     def _now(self) -> int:
         """Milliseconds since the epoch by a clock that does not jump."""
@@ -396,11 +476,13 @@ class Queue:
             if results.notices:
                 puts = [((one.data,), digest) for one, digest in zip(results.notices, digests, strict=True)]
                 await asyncio.to_thread(self._store.put_all, puts)
+            claim = claim and self._has_lease()
             claimed = await self._database.write(
                 functools.partial(self._rows, results=results, digests=digests, rooms=rooms, claim=claim)
             )
         except BaseException as error:
             self._results = results.then(self._results)
+            self._unsure = True
             if isinstance(error, Exception) and not isinstance(error, Failure):
                 self._exception("a turn of the queue failed in an unforeseen way")
                 raise Failure("Local error", repr(error)) from error
@@ -411,6 +493,14 @@ class Queue:
         small = [job for job in claimed.jobs if job.first.size <= _SMALL]
         if small:
             await asyncio.to_thread(self._load_small, small)
+        self._mine -= {one.row.id for one in results.settled}
+        self._mine |= {row.id for job in claimed.jobs + claimed.put_off for row in job.rows}
+        lost, self._unsure = [] if self._unsure else claimed.lost, False  # else: written the first time
+        for one in lost:
+            self._warning(
+                "possible duplicate", case=one.row.case, recipient=one.row.address, hop=one.row.destination,
+                reason="taken up by another gateway before the result was written", result=one.result, reply=one.reply,
+            )  # fmt: skip
         for number in claimed.unreadable:
             self._error("ALARM: a row of the queue cannot be read", recipient=number)
             self._tell("-", "damaged", recipient=number, reason="the row of this recipient cannot be read")
@@ -432,8 +522,12 @@ class Queue:
     ) -> _Claimed:
         """Runs in the writer's thread, inside its transaction."""
         now = self._now()
-        self._write_results(connection, results, digests, now)
         claimed = _Claimed()
+        if self._shared and results:
+            results, digests, claimed.lost = self._still_ours(connection, results, digests)
+        self._write_results(connection, results, digests, now)
+        if self._unsure:
+            self._find_claims(connection, now)
         if not claim:
             return claimed
         claimed.shut = {name for name, room in rooms.items() if room == 0}
@@ -466,16 +560,16 @@ class Queue:
                     if room > 0:
                         rooms[row.destination] -= 1
                     (claimed.jobs if room > 0 else claimed.put_off).append(jobs[key])
-                taken.append({"id": row.id})
+                taken.append({"id": row.id, "me": self._owner})
                 if room >= 0:
-                    intents.append({"recipient": row.id, "at": now, "destination": row.destination})
+                    intents.append({"recipient": row.id, "at": now, "destination": row.destination, "me": self._owner})
             if taken:
-                _execute(connection, "UPDATE recipient SET next_attempt_at = NULL WHERE id = :id", taken)
+                _execute(connection, "UPDATE recipient SET next_attempt_at = NULL, owner = :me WHERE id = :id", taken)
             if intents:
                 _execute(
                     connection,
-                    "INSERT INTO attempt (recipient, intent_at, destination, result, reply)"
-                    " VALUES (:recipient, :at, :destination, '', '')",
+                    "INSERT INTO attempt (recipient, intent_at, destination, result, reply, owner)"
+                    " VALUES (:recipient, :at, :destination, '', '', :me)",
                     intents,
                 )
             claimed.unread = len(found) == _ROWS
@@ -494,9 +588,11 @@ class Queue:
     def _read_due(self, connection: Connection, where: str, values: dict[str, Any], claimed: _Claimed) -> list[Any]:
         """Rows of _DUE. Where pages of the database are damaged, those that can be read one by one: a damaged row must
         not stop the others."""
+        # What another gateway is just claiming is not ours to wait for.
+        lock = " FOR UPDATE OF r SKIP LOCKED" if self._shared else ""
         try:
             if not self._unreadable:
-                found = list(_execute(connection, f"{_DUE} WHERE {where}", [values]).all())
+                found = list(_execute(connection, f"{_DUE} WHERE {where}{lock}", [values]).all())
                 if all(map(_readable, found)):
                     return found
         except exc.OperationalError:
@@ -508,7 +604,8 @@ class Queue:
         simple = where.replace("r.", "").replace(
             " ORDER BY next_attempt_at, id LIMIT :limit", " ORDER BY next_attempt_at"
         )
-        for (number,) in _execute(connection, f"SELECT id FROM recipient WHERE {simple}", [values]).all():
+        lock = lock.replace(" OF r", "")
+        for (number,) in _execute(connection, f"SELECT id FROM recipient WHERE {simple}{lock}", [values]).all():
             if number in self._unreadable:
                 continue
             try:
@@ -524,9 +621,49 @@ class Queue:
                 found.append(row)
         return found
 
+    def _find_claims(self, connection: Connection, now: int) -> None:
+        """Make due what is claimed in our name and was never begun, because we did not hear that it was claimed."""
+        mine = "SELECT id FROM recipient WHERE state = 'queued' AND next_attempt_at IS NULL AND owner = :me"
+        found = [row[0] for row in _execute(connection, mine, [{"me": self._owner}])]
+        values = [{"id": one, "now": now, "me": self._owner} for one in found if one not in self._mine]
+        if values:
+            _execute(connection, "UPDATE recipient SET next_attempt_at = :now, owner = '' WHERE id = :id", values)
+            _execute(
+                connection,
+                "UPDATE attempt SET finished_at = :now, result = 'deferred', reply = '4.3.0 not begun'"
+                " WHERE recipient = :id AND finished_at IS NULL AND owner = :me",
+                values,
+            )
+
+    def _still_ours(
+        self, connection: Connection, results: _Results, digests: Sequence[str]
+    ) -> tuple[_Results, Sequence[str], list[_Settled]]:
+        """Without the results for what another gateway took up since, because our lease was over: it will have its own,
+        with leaf and reports. What nobody has claimed again is still ours to settle."""
+        kept = _execute(
+            connection,
+            "SELECT id FROM recipient WHERE id = ANY(:ids) AND state = 'queued' AND owner IN ('', :me) FOR UPDATE",
+            [{"ids": [one.row.id for one in results.settled], "me": self._owner}],
+        )
+        ours = {row[0] for row in kept}
+        lost = [one for one in results.settled if one.row.id not in ours]
+        if not lost:
+            return results, digests, lost
+        cases = {one.row.case for one in lost}
+        told = [pair for pair in zip(results.notices, digests, strict=True) if pair[0].about not in cases]
+        return (
+            _Results(
+                [one for one in results.settled if one.row.id in ours],
+                [leaf for leaf in results.leaves if leaf["case"] not in cases],
+                [notice for notice, _ in told],
+            ),
+            [digest for _, digest in told],
+            lost,
+        )
+
     def _write_results(self, connection: Connection, results: _Results, digests: Sequence[str], now: int) -> None:
         journal = [
-            {"id": one.row.id, "now": now, "result": one.result, "reply": one.reply}
+            {"id": one.row.id, "now": now, "result": one.result, "reply": one.reply, "me": self._owner}
             for one in results.settled
             if one.attempted
         ]
@@ -534,7 +671,7 @@ class Queue:
             _execute(
                 connection,
                 "UPDATE attempt SET finished_at = :now, result = :result, reply = :reply"
-                " WHERE recipient = :id AND finished_at IS NULL",
+                " WHERE recipient = :id AND finished_at IS NULL AND owner = :me",
                 journal,
             )
         if results.settled:
@@ -542,7 +679,7 @@ class Queue:
                 connection,
                 "UPDATE recipient SET state = :state, attempts = attempts + :one, next_attempt_at = :next,"
                 " first_attempt_at = coalesce(first_attempt_at, :now), settled_at = :settled, last_reply = :reply,"
-                " destination = :destination WHERE id = :id AND state = 'queued'",
+                " destination = :destination, owner = '' WHERE id = :id AND state = 'queued' AND owner IN ('', :me)",
                 [
                     {
                         "id": one.row.id,
@@ -553,6 +690,7 @@ class Queue:
                         "settled": now if one.state in ("delivered", "failed") else None,
                         "reply": one.reply,
                         "destination": one.row.destination,
+                        "me": self._owner,
                     }
                     for one in results.settled
                 ],
@@ -640,6 +778,10 @@ class Queue:
     async def _one(self, lane: _Lane, connection: HopConnection, job: _Job) -> bool:
         """One attempt. Returns whether this worker should go on."""
         first, content = job.first, job.content
+        if not self._has_lease():  # it waited while the database was away: another gateway may have it by now
+            reply = "4.3.0 the gateway was cut off from its database before the attempt"
+            self._settle(job, [Outcome(row.address, "deferred", reply, "4.3.0") for row in job.rows], again=True)
+            return True
         try:
             if content is None:
                 content = await asyncio.to_thread(self._load, job.rows)
@@ -914,6 +1056,11 @@ class Queue:
             return list(zip(found, digests, strict=True))
 
         def write(connection: Connection) -> None:
+            if self._shared:  # another gateway may have told them meanwhile
+                values = {"ids": [row.id for row, _ in late], "number": number}
+                query = "SELECT id FROM recipient WHERE id = ANY(:ids) AND delay_notices = :number FOR UPDATE"
+                if len(_execute(connection, query, [values]).all()) < len(late):
+                    return
             _execute(
                 connection,
                 "UPDATE recipient SET delay_notices = :number WHERE id = :id",
@@ -1316,6 +1463,8 @@ def _touched(path: Any) -> int:
         return 0
 
 
+#: Milliseconds by the clock of PostgreSQL: those of the gateways may differ.
+_DATABASE_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _NAME = re.compile(r"(?<!:):(\w+)")
 
 

@@ -104,7 +104,11 @@ def outage(gateway: harness.Gateway, sink: harness.Sink, stop: Callable[[], None
     until_taken(lambda: relay(gateway, letters[3]), gateway)
     for one in letters[4:]:
         until_taken(lambda one=one: relay(gateway, one), gateway)
-    gateway.command("queue", "retry")
+    for _ in range(60):  # what is under way when it is asked for waits for its schedule
+        gateway.command("queue", "retry")
+        with sink.arrived:
+            if sink.arrived.wait_for(lambda: len(sink.messages) >= 6, 2):
+                break
     arrived = [data for _, _, data in sink.wait(6)]
     assert all(any(data.endswith(one) for data in arrived) for one in letters)
     gateway.command("archive", "verify")

@@ -9,6 +9,7 @@ import email.policy
 import json
 import random
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from typing import Any
 import pytest
 
 from bench import retry_clock
+from gateway import durable
 from gateway.config import Retry
 from gateway.database import Database, sqlite_url
+from gateway.delivery import Connection as HopConnection
+from gateway.errors import Failure
 from gateway.queue import Queue
 from tests import cases
 from tests.hop import Hop, run, undotted
@@ -583,6 +587,184 @@ def test_the_same_over_postgresql(server: tuple[str, Path], tmp_path: Path) -> N
         await built.until("select count(*) from message where kind <> 'mail'", [2])
 
     play(tmp_path, main, "rcpt b@x.vn: 550 5.1.1 no\nrcpt c@x.vn: 450 4.2.1 later", url=server[0])
+
+
+# ------------------------------------------------------------------------- several gateways over one PostgreSQL
+
+
+async def another(built: House, folder: Path, url: str) -> House:
+    """A second gateway over the same database and store, with a folder of its own."""
+    folder.mkdir()
+    (folder / "blobs").symlink_to(built.folder / "blobs")
+    return House(folder, built.hops, url=url, timeouts=None)
+
+
+async def claimed_by(built: House, owner: str, *, lease_at: int) -> None:
+    """As if a gateway of that name had everything that is queued under way."""
+    await built.sql("update recipient set next_attempt_at = null, owner = ? where state = 'queued'", (owner,))
+    await built.sql(
+        "insert into attempt (recipient, intent_at, destination, owner, result, reply)"
+        " select id, 1, 'hop', ?, '', '' from recipient where state = 'queued'",
+        (owner,),
+    )
+    await built.sql("insert into lease (owner, lease_at) values (?, ?)", (owner, lease_at))
+
+
+@pytest.mark.peer
+def test_two_gateways_share_the_work_and_send_nothing_twice(server: tuple[str, Path], tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        for number in range(60):
+            await built.commit(number=number)
+        other = await another(built, tmp_path / "other", server[0])
+        built.start()
+        other.start()
+        await built.states(["delivered"] * 60, 90)
+        assert len(built.hops["hop"].messages) == 60
+        assert await built.sql("select count(*), count(distinct recipient) from attempt") == [(60, 60)]
+        await other.close()
+
+    play(tmp_path, main, url=server[0], timeouts=None)
+
+
+@pytest.mark.peer
+def test_claims_of_a_living_gateway_are_left_alone_until_its_lease_is_over(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("_LEASE", 2.0), ("_RENEW", 0.05), ("_FRESH", 1.5)):
+        monkeypatch.setattr(f"gateway.queue.{name}", seconds)
+
+    async def main(built: House) -> None:
+        await built.commit(number=1)
+        await claimed_by(built, "other/1", lease_at=9_000_000_000_000)
+        built.start()
+        await built.commit(number=2)
+        await built.states(["queued", "delivered"], 90)  # its start took up nothing
+        mine = "select count(*) from lease where owner <> 'other/1'"
+        await built.until(mine, [1], 90)
+        assert await built.sql("select owner, next_attempt_at from recipient where id = 1") == [("other/1", None)]
+        await built.sql("update lease set lease_at = 1 where owner = 'other/1'")
+        await built.states(["delivered", "delivered"], 90)
+        results = "select owner = 'other/1', result from attempt where recipient = 1 order by id"
+        assert await built.sql(results) == [(True, "interrupted"), (False, "delivered")]
+        told = [about for level, event, about in built.log.lines if event == "possible duplicate"]
+        assert [(one["gateway"], one["reason"]) for one in told] == [
+            ("other/1", "the gateway that had it is not heard of")
+        ]
+        await built.until("select count(*) from lease where owner = 'other/1'", [0], 90)
+
+    play(tmp_path, main, url=server[0], timeouts=None)
+
+
+@pytest.mark.peer
+def test_a_gateway_takes_up_its_own_claims_at_once(server: tuple[str, Path], tmp_path: Path) -> None:
+    async def main(built: House) -> None:
+        await built.commit(number=1)
+        await claimed_by(built, durable.identity(tmp_path), lease_at=9_000_000_000_000)
+        await built.commit(number=2)
+        await built.sql("update recipient set next_attempt_at = null where id = 2")  # as earlier versions claimed
+        built.start()
+        await built.states(["delivered", "delivered"], 90)
+        assert built.log.events("warning") == ["possible duplicate"]
+
+    play(tmp_path, main, url=server[0], timeouts=None)
+
+
+@pytest.mark.peer
+def test_a_result_that_comes_after_another_gateway_took_over_changes_nothing(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    """It stood still for longer than its lease, in the middle of an attempt that fails for good."""
+
+    async def main(built: House) -> None:
+        one, two = [await built.commit(number=number) for number in (1, 2)]
+        built.start()
+        await built.until("select count(*) from attempt", [2], 90)
+        await built.sql("update attempt set finished_at = 1, result = 'interrupted'")
+        await built.sql("update recipient set owner = 'other/1' where id = 1")  # it has it under way
+        await built.sql("update recipient set owner = '', next_attempt_at = 9000000000000 where id = 2")
+        gate.set()
+        await built.states(["queued", "failed"], 90)
+        async with asyncio.timeout(90):
+            while built.log.events("warning") != ["possible duplicate"]:
+                await asyncio.sleep(0.01)
+        assert await built.sql("select owner, last_reply from recipient where id = 1") == [("other/1", "")]
+        told = await built.sql("select case_id from leaf where type = 'delivery' and case_id in (?, ?)", (one, two))
+        assert told == [(two,)]
+        assert await built.sql("select about from message where kind = 'dsn'") == [(two,)]
+
+    gate = asyncio.Event()
+    monkey = pytest.MonkeyPatch()
+    attempt = HopConnection.attempt
+
+    async def later(self: HopConnection, letter: Any) -> Any:
+        await gate.wait()
+        return await attempt(self, letter)
+
+    monkey.setattr(HopConnection, "attempt", later)
+    try:
+        play(tmp_path, main, "rcpt: 550 5.1.1 no", url=server[0], timeouts=None)
+    finally:
+        monkey.undo()
+
+
+def test_a_claim_that_was_committed_without_a_word_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection to the database breaks between COMMIT and its answer."""
+
+    async def main(built: House) -> None:
+        await built.commit(number=1)
+        write, failed = built.database.write, []
+
+        async def deaf(work: Any) -> Any:
+            result = await write(work)
+            if getattr(result, "jobs", None) and not failed:
+                failed.append(result)
+                raise Failure("Local error", "the connection was lost")
+            return result
+
+        monkeypatch.setattr(built.database, "write", deaf)
+        built.start()
+        await built.states(["delivered"], 90)
+        assert failed and await built.sql("select result from attempt order by id") == [("deferred",), ("delivered",)]
+        assert len(built.hops["hop"].messages) == 1 and not built.log.events("warning")
+
+    play(tmp_path, main, timeouts=None)
+
+
+@pytest.mark.peer
+def test_without_its_lease_a_gateway_begins_nothing(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.queue._RENEW", 0.05)
+    monkeypatch.setattr("gateway.queue._WRITE_AGAIN", 0.05)
+
+    async def main(built: House) -> None:
+        built.start()
+        await built.commit(number=1)
+        await built.states(["delivered"], 90)
+        monkeypatch.setattr(Queue, "_renew", refuse)
+        monkeypatch.setattr("gateway.queue._FRESH", -1.0)
+        await built.commit(number=2)
+        async with asyncio.timeout(90):
+            while "lease not renewed" not in built.log.events("error"):
+                await asyncio.sleep(0.01)
+        assert await built.sql("select count(*) from attempt") == [(1,)]
+        monkeypatch.setattr(Queue, "_renew", renew)
+        monkeypatch.setattr("gateway.queue._FRESH", 45.0)
+        await built.states(["delivered"] * 2, 90)
+
+    renew = Queue._renew
+
+    def refuse(self: Queue, connection: Any) -> None:
+        raise Failure("Local error", "the database does not answer")
+
+    play(tmp_path, main, url=server[0], timeouts=None)
+
+
+def test_a_folder_has_one_identity(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        names = set(pool.map(lambda _: durable.identity(tmp_path / "data"), range(8)))
+    assert len(names) == 1 and [path.name for path in (tmp_path / "data").iterdir()] == ["gateway.id"]
+    assert durable.identity(tmp_path / "other") not in names
 
 
 # ------------------------------------------------------------------------------------------------------- commands
