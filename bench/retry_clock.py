@@ -45,7 +45,9 @@ class JumpingSelector(selectors.DefaultSelector):
             return found or (super().select(None) if timeout is None else [])
         if self.loop.threads:
             return super().select(1.0)
-        found = super().select(0.003)  # what is on its way through the loopback
+        # What is on its way through the loopback; more patience while somebody has a connection, which is seldom: the
+        # loop's own pipe and the two next hops that listen are always there.
+        found = super().select(0.003 if len(self.get_map()) <= 3 else 0.05)
         if not found:
             self.loop.skipped += timeout
         return found

@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests import buckets, harness
 
-# No example has a time to keep: the machine that runs the tests may be slow, and a speed is measured in bench/.
-hypothesis.settings.register_profile("here", deadline=None)
+# No example has a time to keep: the machine that runs the tests may be slow, and a speed is measured in bench/. For the
+# same reason Hypothesis must not give up because examples come slowly. The examples are the same in every run, so that
+# a run says something about the change it is for; `./run test --hypothesis-profile=random` draws new ones.
+_SLOW = [
+    hypothesis.HealthCheck.too_slow,
+    hypothesis.HealthCheck.filter_too_much,
+    hypothesis.HealthCheck.data_too_large,
+    hypothesis.HealthCheck.large_base_example,
+]
+hypothesis.settings.register_profile("random", deadline=None, suppress_health_check=_SLOW, print_blob=True)
+hypothesis.settings.register_profile(
+    "here", deadline=None, suppress_health_check=_SLOW, derandomize=True, database=None
+)
 hypothesis.settings.load_profile("here")
+
+# Tests that are about these limits set their own.
+harness.BUDGET = f"budget: {json.dumps(harness.PATIENCE)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A test that failed shows what the gateways said that it used, so that a failure elsewhere can be understood."""
+    report = yield
+    if report.failed:
+        for one in harness.STARTED:
+            report.sections.append((f"log of the gateway in {one.config.parent}", one.told()))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """When a file of tests is done, no gateway of it runs on: one that a failed test left would disturb the next."""
+    try:
+        return (yield)
+    finally:
+        harness.STARTED[:] = [one for one in harness.STARTED if one.process is not None and one.process.poll() is None]
+        if nextitem is None or nextitem.path != item.path:
+            for one in harness.STARTED:
+                one.kill()
+            harness.STARTED.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_period() -> Iterator[None]:
+    """Of the checkpoints of ten minutes the last is kept. Ten minutes by the clock may be over in the middle of any
+    test, so here they never are; the tests that are about it set a period of their own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gateway.archive._KEEP_MS", 10**16)
+        yield
 
 
 @pytest.fixture
@@ -57,4 +105,4 @@ def gateway(tmp_path: Path, sink: harness.Sink, passwords: harness.PasswordServe
     """A running gateway in front of `sink`; ended in good order, and its exit code checked."""
     made = harness.Gateway(harness.write_config(tmp_path, hop_port=sink.port, auth_port=passwords.port))
     yield made.start()
-    assert made.stop() == 0, made.log.read_text()[-4000:]
+    assert made.stop() == 0, made.told()

@@ -70,7 +70,7 @@ class Keeper:
             received.body.close()
         return Reply(250, f"Ok: {received.case}", "0.0") if answer is None else answer
 
-    def wait(self, count: int, seconds: float = 60) -> None:
+    def wait(self, count: int, seconds: float = 240) -> None:
         """Until so many messages are here. Raises AssertionError after `seconds`."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.messages) >= count, seconds), f"{len(self.messages)} messages"
@@ -105,6 +105,18 @@ def certificate(folder: Path) -> tuple[config.Tls, ssl.SSLContext]:
     return config.Tls(certificate=chain, key=key), context
 
 
+class HandLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands still until it is moved: a limit of time is over when the test says so, and never
+    because the machine was busy."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now
+
+
 class Door:
     """A listener in a thread. Use as a context manager; `port`, `keeper`, `passwords`, `log` (list of entries)."""
 
@@ -112,7 +124,7 @@ class Door:
         self.keeper: Any = options.pop("receiver", None) or Keeper()
         self.passwords = options.pop("authenticator", None) or Passwords()
         self.log: list[dict[str, Any]] = []
-        limits = config.Limits(**options.pop("limits", {}))
+        limits, hands = config.Limits(**options.pop("limits", {})), options.pop("hands", False)
         gate = options.pop("gate", None)
         submission = kind in ("submission", "submissions")
         if kind == "filter":
@@ -137,7 +149,7 @@ class Door:
         self.kind = kind
         self.port = 0
         self.server: Any = None
-        self.loop = asyncio.new_event_loop()
+        self.loop = HandLoop() if hands else asyncio.new_event_loop()
         self.unhandled: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -158,7 +170,7 @@ class Door:
     def __exit__(self, *_: object) -> None:
         if self.keeper.__class__ is Keeper and self.keeper.go is not None:
             self.loop.call_soon_threadsafe(self.keeper.go.set)
-        drained = self.run(self.server.drain(5))
+        drained = self.run(self.server.drain(240))
         self.run(self.loop.shutdown_default_executor())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
@@ -168,7 +180,7 @@ class Door:
         assert self.server.gate.connections == 0 and not self.server.gate._hosts, "a place in the gate was lost"
         assert not list((self.settings.data / "spill").iterdir())
 
-    def run(self, work: Any, seconds: float = 90) -> Any:
+    def run(self, work: Any, seconds: float = 240) -> Any:
         """The result of a coroutine on the door's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
 
@@ -178,10 +190,20 @@ class Door:
 
         return self.run(run())
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass at a door that was opened with `hands=True`."""
+        loop = self.loop
+        assert isinstance(loop, HandLoop)
+
+        def move() -> None:
+            loop.now += seconds
+
+        self.call(move)
+
     def events(self, name: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log if entry["event"] == name]
 
-    def client(self, *, tls: bool | None = None, timeout: float = 60, source: str = "") -> Client:
+    def client(self, *, tls: bool | None = None, timeout: float = 240, source: str = "") -> Client:
         client = Client(self.port, self.trust, timeout, source)
         if self.kind == "submissions" if tls is None else tls:
             client.start_tls()
@@ -191,7 +213,7 @@ class Door:
 class Client:
     """Says what it is told, octet by octet; a context manager."""
 
-    def __init__(self, port: int, trust: ssl.SSLContext, timeout: float = 60, source: str = "") -> None:
+    def __init__(self, port: int, trust: ssl.SSLContext, timeout: float = 240, source: str = "") -> None:
         self.socket: socket.socket = socket.create_connection(
             ("127.0.0.1", port), timeout, source_address=(source, 0) if source else None
         )

@@ -16,9 +16,7 @@ from gateway.delivery import Timeouts
 from gateway.queue import Queue
 from gateway.store import Store
 from tests import cases
-from tests.hop import Hop
-
-QUICK = Timeouts(connect=1, greeting=0.3, tls=0.3, command=0.3, data=0.3, block=0.5, end=0.3, quit=0.2)
+from tests.hop import PATIENT, Hop
 
 
 class Log:
@@ -40,7 +38,7 @@ class House:
     def __init__(self, folder: Path, hops: dict[str, Hop], **more: Any) -> None:
         self.folder = folder
         self.hops = hops
-        self.timeouts: Timeouts | None = more.pop("timeouts", QUICK)
+        self.timeouts: Timeouts | None = more.pop("timeouts", PATIENT)
         self.url: str = more.pop("url", "")
         self.more = more
         self.log = Log()
@@ -80,7 +78,7 @@ class House:
 
     def start(self) -> None:
         self.stop = asyncio.Event()
-        self.task = asyncio.create_task(self.queue.run(self.stop, drain=2.0))
+        self.task = asyncio.create_task(self.queue.run(self.stop, drain=240.0))
 
     async def end(self) -> None:
         if self.task is not None:
@@ -120,7 +118,7 @@ class House:
         write = statement.startswith("update") or statement.startswith("insert")
         return await (self.database.write if write else self.database.read)(ask)
 
-    async def until(self, statement: str, expected: Any, seconds: float = 10) -> None:
+    async def until(self, statement: str, expected: Any, seconds: float = 240) -> None:
         """Ask again until the first column of the answer is as expected."""
         found: Any = None
         try:
@@ -130,7 +128,7 @@ class House:
         except TimeoutError:
             raise AssertionError(f"{statement}: {found}, not {expected}\n{self.log.lines}") from None
 
-    async def states(self, expected: list[str], seconds: float = 10) -> None:
+    async def states(self, expected: list[str], seconds: float = 240) -> None:
         await self.until("select r.state from recipient r join message m on m.id = r.message"
                          " where m.kind = 'mail' order by r.id", expected, seconds)  # fmt: skip
 

@@ -79,7 +79,7 @@ def ordeal(url: str, processes: int, kills: int, seed: int) -> Outcome:
             at = chance.randrange(processes)
             wanted = chance.randint(0, 6)
             with news:
-                alive = news.wait_for(lambda: workers[at].lines >= wanted or not _runs(workers[at]), timeout=120)  # noqa: B023
+                alive = news.wait_for(lambda: workers[at].lines >= wanted or not _runs(workers[at]), timeout=600)  # noqa: B023
             if not alive:
                 outcome.wrong.append("a process took no number for two minutes")
                 break

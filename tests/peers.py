@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -47,23 +48,50 @@ def missing(*programs: str) -> str:
     return "" if os.geteuid() == 0 else "needs root"
 
 
+#: Below 32768, where the kernel takes no ports for outgoing connections: what is free stays free until it is wanted.
+#: The buckets of S3 have those from 10111. Two runs at once begin at different places; none is given out twice.
+_ports = iter([*range(2100 + os.getpid() * 37 % 7900, 10_000), *range(2100, 10_000)])
+
+
 def free_port() -> int:
-    """A port that nothing listens on now. Servers that cannot choose one themselves leave no better way."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on. Servers that cannot choose one themselves leave no better way."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free ports")
 
 
-def wait_port(port: int, seconds: float = 90) -> None:
-    """Until something listens on the port."""
+def wait_port(
+    port: int, seconds: float = 240, process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+) -> None:
+    """Until something listens on the port. process: whose port it is to be; it must live. log: shown when it fails."""
     deadline = time.monotonic() + seconds
     while True:
+        ended = process.poll() if process is not None else None
+        said = f"nothing listens on port {port}, exit code {ended}\n{tail(log)}"
+        assert ended is None, said
         try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
+            socket.create_connection(("127.0.0.1", port), 5).close()
             return
         except OSError:
-            assert time.monotonic() < deadline, f"nothing listens on port {port}"
+            assert time.monotonic() < deadline, said
             time.sleep(0.02)
+
+
+def tail(log: Path | None) -> str:
+    """The end of a log, for the message of a test that failed."""
+    return log.read_text(errors="replace")[-4000:] if log is not None and log.exists() else ""
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Ask a server to end, and make it end when it does not: how long a peer takes is no business of the tests."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Postfix:
@@ -122,8 +150,8 @@ in_flow_delay = 0
 
     def start(self) -> Postfix:
         done = subprocess.run(["postfix", "-c", str(self.etc), "start"], check=False, capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stderr}\n{self.log.read_text() if self.log.exists() else ''}"
-        wait_port(self.port)
+        assert done.returncode == 0, f"{done.stderr}\n{tail(self.log)}"
+        wait_port(self.port, log=self.log)
         return self
 
     @property
@@ -234,12 +262,11 @@ service stats {{
 
     def start(self) -> Dovecot:
         self.process = subprocess.Popen(["dovecot", "-F", "-c", str(self._config)])
-        wait_port(self.port)
+        wait_port(self.port, process=self.process, log=self.folder / "dovecot.log")
         return self
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+        end(self.process)
         if self._tokens is not None:
             self._tokens.shutdown()
             self._tokens.server_close()
@@ -326,9 +353,8 @@ EVENTS {{
             self.process = subprocess.Popen(
                 [f"{CYRUS}/usr/lib/cyrus/bin/master", *words], env=self._environment, stdout=log, stderr=log
             )
-        wait_port(self.port)
+        wait_port(self.port, process=self.process, log=self.folder / "master.log")
         return self
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+        end(self.process)

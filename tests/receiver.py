@@ -49,7 +49,7 @@ class Receiver:
                     receiver.requests.append(request)
                     status = receiver.answers.pop(0) if receiver.answers else 200
                     receiver.arrived.notify_all()
-                receiver.gate.wait(60)
+                receiver.gate.wait(240)
                 self.send_response(status)
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)
@@ -77,7 +77,7 @@ class Receiver:
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def wait(self, count: int, seconds: float = 60) -> list[Request]:
+    def wait(self, count: int, seconds: float = 240) -> list[Request]:
         """Until `count` requests have come; fails with what came when they have not."""
         with self.arrived:
             ok = self.arrived.wait_for(lambda: len(self.requests) >= count, seconds)

@@ -45,8 +45,15 @@ NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=VIETNAM)
 class House:
     """Database, archive and worker over one folder; `restart` is a process that was killed and started again."""
 
-    def __init__(self, folder: Path, alerts: dict[str, Any], hostname: str = "cong.tinh.gov.vn", url: str = "") -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        alerts: dict[str, Any],
+        hostname: str = "cong.tinh.gov.vn",
+        url: str = "",
+        busy_seconds: float = 60,
+    ) -> None:
+        self.folder, self.busy_seconds = folder, busy_seconds
         self.url = url or sqlite_url(folder / "gateway.db")
         self.now = NOON.timestamp()
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
@@ -66,7 +73,7 @@ class House:
         return lambda event, **about: self.lines.append((level, event, about))
 
     def _open(self) -> None:
-        self.database = Database.open(self.url, busy_seconds=1)
+        self.database = Database.open(self.url, busy_seconds=self.busy_seconds)
         self.archive = Archive(self.database, Store(self.folder / "blobs"), self.settings)
         self.alerts = Alerts(self.settings, self.archive, log=self, clock=lambda: self.now)
         self.stop = asyncio.Event()
@@ -105,7 +112,7 @@ class House:
 async def settled(ask: Callable[[], Awaitable[Any]], expected: Any) -> None:
     found: Any = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while (found := await ask()) != expected:
                 await asyncio.sleep(0.01)
     except TimeoutError:
@@ -113,8 +120,8 @@ async def settled(ask: Callable[[], Awaitable[Any]], expected: Any) -> None:
 
 
 @asynccontextmanager
-async def house(folder: Path, alerts: dict[str, Any]) -> AsyncIterator[House]:
-    built = House(folder, alerts)
+async def house(folder: Path, alerts: dict[str, Any], **more: Any) -> AsyncIterator[House]:
+    built = House(folder, alerts, **more)
     built.start()
     try:
         yield built
@@ -492,9 +499,9 @@ def test_https_is_verified_and_redirects_and_proxies_are_not_followed(
             other.answers, other.headers = [302], {"Location": good.url + "/stolen"}
             reaches = [Reach(name, "leader", "84901", "", 0, True) for name in ("known", "unknown", "moved")]
             await built.owe("../../admin?a=b&c#d", *reaches)
-            await built.until([["sent", "waiting", "waiting"]])
-            results = [one["result"] for one in (await built.rows())[0]["sends"]]
-            assert results == ["answer 200", "the certificate of the service is not accepted", "answer 302"]
+            results = ["answer 200", "the certificate of the service is not accepted", "answer 302"]
+            await settled(lambda: _results(built), results)
+            assert await built.states() == [["sent", "waiting", "waiting"]]
             assert [one.path for one in good.requests] == ["/a/..%2F..%2Fadmin%3Fa%3Db%26c%23d"]
             assert good.requests[0].headers["Authorization"] == "Bearer S3CRET"
             body = good.requests[0].json
@@ -503,11 +510,11 @@ def test_https_is_verified_and_redirects_and_proxies_are_not_followed(
             built.now += 60
             built.alerts.wake()
             await asyncio.to_thread(other.wait, 2)  # 200, but not what `success` asks for
-            await settled(lambda: _result(built), "answer 200, but not with what `success` asks for")
+            await settled(lambda: _results(built), [*results[:2], "answer 200, but not with what `success` asks for"])
             assert "S3CRET" not in repr(built.lines) + json.dumps(await built.rows())
 
-    async def _result(built: House) -> str:
-        return str((await built.rows())[0]["sends"][2]["result"])
+    async def _results(built: House) -> list[str]:
+        return [one["result"] for one in (await built.rows())[0]["sends"]]
 
     run(work())
     good.close()
@@ -527,8 +534,9 @@ def test_a_command_gets_values_and_no_options_and_is_ended_in_time(tmp_path: Pat
 
     async def work() -> None:
         argv = [str(script), "--to", "{phone}", "{document}", "--", "{text}"]
-        channel = {"name": "goi", "kind": "command", "argv": argv, "timeout": "3s"}
-        async with house(tmp_path, {"channels": [channel]}) as built:
+        channel = {"name": "goi", "kind": "command", "argv": argv, "timeout": "60s"}
+        hasty = {**channel, "name": "voi", "timeout": "1s"}
+        async with house(tmp_path, {"channels": [channel, hasty]}) as built:
             os.environ["CONGVAN_TEST_SECRET"] = "x"
             for phone, document in (
                 ("84901", "15; $(reboot) `id`"),
@@ -536,7 +544,7 @@ def test_a_command_gets_values_and_no_options_and_is_ended_in_time(tmp_path: Pat
                 ("84999", "b"),
                 ("84997", "--exec=x"),
             ):
-                await built.owe(document, Reach("goi", "leader", phone, "", 0, True))
+                await built.owe(document, Reach("voi" if phone == "84999" else "goi", "leader", phone, "", 0, True))
                 await built.alerts._turn()
                 await settled(lambda: _first(built), True)
                 if phone == "84901":
@@ -544,7 +552,7 @@ def test_a_command_gets_values_and_no_options_and_is_ended_in_time(tmp_path: Pat
                     assert argv == ["--to", "84901", document, "--", f"VB HOA TOC {document}"]
                     assert values["document"] == document and "CONGVAN_TEST_SECRET" not in environment
             results = [row["sends"][0]["result"] for row in await built.rows()]
-            assert results == ["exit code 0", "exit code 3", "no answer in 3 s",
+            assert results == ["exit code 0", "exit code 3", "no answer in 1 s",
                                "a value begins with a hyphen, it is not made an option"]  # fmt: skip
 
     async def _first(built: House) -> bool:

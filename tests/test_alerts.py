@@ -85,7 +85,7 @@ def letter(
 
 
 def relay(gateway: harness.Gateway, raw: bytes, sender: str) -> str:
-    with smtplib.SMTP("127.0.0.1", gateway.ports["relay"], local_hostname="mx.example", timeout=60) as client:
+    with smtplib.SMTP("127.0.0.1", gateway.ports["relay"], local_hostname="mx.example", timeout=240) as client:
         client.ehlo()
         client.mail(sender)
         client.rcpt(OURS)
@@ -96,7 +96,7 @@ def relay(gateway: harness.Gateway, raw: bytes, sender: str) -> str:
 def submit(gateway: harness.Gateway, raw: bytes, to: str = DISTRICT, sender: str = DEPARTMENT) -> str:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with smtplib.SMTP("127.0.0.1", gateway.ports["submission"], local_hostname="may", timeout=60) as client:
+    with smtplib.SMTP("127.0.0.1", gateway.ports["submission"], local_hostname="may", timeout=240) as client:
         client.starttls(context=context)
         client.login(sender, "mat-khau-dung")
         client.mail(sender)
@@ -123,7 +123,7 @@ class Place:
             return bool(found)
 
         with self.receiver.arrived:
-            assert self.receiver.arrived.wait_for(there, 60), self.receiver.requests
+            assert self.receiver.arrived.wait_for(there, 240), self.receiver.requests
         return found[0]
 
     def letter_to(self, address: str, words: str) -> EmailMessage:
@@ -141,7 +141,7 @@ class Place:
             return bool(found)
 
         with self.sink.arrived:
-            assert self.sink.arrived.wait_for(there, 60), [(s, t) for s, t, _ in self.sink.messages]
+            assert self.sink.arrived.wait_for(there, 240), [(s, t) for s, t, _ in self.sink.messages]
         return found[0]
 
     def listing(self, open_only: bool = False) -> list[dict[str, Any]]:
@@ -192,7 +192,8 @@ def test_a_most_urgent_document_is_told_once_to_the_leader(place: Place) -> None
     assert answer.startswith("250"), answer
     case = answer.split()[-1]
     first = place.wait("/gui", case)
-    assert first["to"] == "84902000002" and place.receiver.requests[0].query == {"key": ["KHOA-BI-MAT&x=1"]}
+    assert first["to"] == "84902000002"
+    assert next(one for one in place.receiver.requests if one.path == "/gui").query == {"key": ["KHOA-BI-MAT&x=1"]}
     text = first["text"]
     assert text.startswith("VB HOA TOC so 15/TB-SNV cua So Noi vu tinh Demo den luc ")
     assert text.isascii() and len(text) <= 160
@@ -220,8 +221,10 @@ def test_a_most_urgent_document_is_told_once_to_the_leader(place: Place) -> None
     done = json.loads(gateway.command("alerts", "ack", case.lower(), "--who", "chánh văn phòng", "--json"))
     assert done["acked_by"] == "chánh văn phòng" and done["ack_seconds"] >= 0
     assert [one["state"] for one in place.row("15/TB-SNV")["sends"]] == ["sent", "sent", "cancelled", "cancelled"]
-    assert [row["document"] for row in place.listing(open_only=True)] == ["18/TB-SNV"]
-    (shown,) = [json.loads(line) for line in gateway.command("alerts", "list", "--open", "--json").splitlines()]
+    # the host may have had troubles of its own meanwhile, such as a clock that was set
+    assert [row["document"] for row in place.listing(open_only=True) if row["kind"] == "urgent"] == ["18/TB-SNV"]
+    told = [json.loads(line) for line in gateway.command("alerts", "list", "--open", "--json").splitlines()]
+    (shown,) = [row for row in told if row["kind"] == "urgent"]
     assert shown["document"] == "18/TB-SNV" and shown["case"] in gateway.command("alerts", "show", shown["case"])
     gateway.command("alerts", "ack", "999", code=1)
     assert "KHOA-BI-MAT" not in gateway.log.read_text() + (gateway.data / "mail.log").read_text()

@@ -9,14 +9,16 @@ import itertools
 import pytest
 
 from gateway import compare as comparing
+from gateway.config import Budget
 from gateway.inspection import examine
 from gateway.inspection.findings import Document, DocumentField, FileFacts, Inspection
 from tests import signed_files
 from tests.cases import case, close, mail, open_archive
+from tests.harness import PATIENCE
 
 
 def facts(data: bytes, **changes) -> Inspection:
-    found = examine.examine_file(data, "van-ban.pdf", examine.Settings())
+    found = examine.examine_file(data, "van-ban.pdf", examine.Settings(budget=Budget(**PATIENCE)))
     first = found.files[0].model_copy(update=changes)
     return found.model_copy(update={"files": (first, *found.files[1:])})
 

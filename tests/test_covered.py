@@ -11,10 +11,12 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen import canvas
 
+from gateway.config import Budget
 from gateway.demo import documents
 from gateway.inspection import covered, examine
 from gateway.inspection.pages import PdfPages
 from tests import signed_files as files
+from tests.harness import PATIENCE
 
 WORDS = "Chuyen so tien 500000000 dong vao tai khoan sau day"
 
@@ -62,7 +64,7 @@ def test_words_under_a_cover(cover: str, hidden: bool) -> None:
 def test_only_signed_files_are_asked() -> None:
     data = page("shape")
     signed = documents.sign(data, files.pki().department, files.pki())
-    settings = examine.Settings()
+    settings = examine.Settings(budget=Budget(**PATIENCE))
     assert not [one for one in examine.examine_file(data, "a.pdf", settings).findings if one.value == "shadow"]
     found = examine.examine_file(signed, "a.pdf", settings)
     assert [one.about for one in found.findings if one.value == "shadow"] == ["a.pdf"]

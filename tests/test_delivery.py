@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import ssl
 from collections.abc import Iterator
@@ -18,10 +19,9 @@ from gateway.config import NextHop
 from gateway.delivery import Connection, Content, DotStuffer, Letter, Outcome, Target, Timeouts, attempt, status_of
 from gateway.errors import Reply
 from tests import harness, peers
-from tests.hop import Hop, run, undotted
+from tests.hop import PATIENT, Hop, run, undotted
 
 MAIL = b"Subject: thu\r\n\r\nNoi dung\r\n.dong co dau cham\r\n"
-QUICK = Timeouts(connect=1, greeting=0.3, tls=0.3, command=0.3, data=0.3, block=0.5, end=0.3, quit=0.2)
 
 
 def letter(*recipients: str, body: bytes = MAIL, trace: bytes = b"X-VBDT-Case: 1\r\n", **more: Any) -> Letter:
@@ -34,10 +34,16 @@ def next_hop(hop: Hop, **more: Any) -> NextHop:
 
 
 async def play(
-    script: str, mail: Letter, *, tls: Any = None, tls_policy: str = "none", **more: Any
+    script: str,
+    mail: Letter,
+    *,
+    tls: Any = None,
+    tls_policy: str = "none",
+    timeouts: Timeouts = PATIENT,
+    **more: Any,
 ) -> tuple[list[Outcome], Hop]:
     async with Hop(script, tls=tls, lmtp=more.get("protocol") == "lmtp") as hop:
-        outcomes = await attempt(next_hop(hop, tls=tls_policy, **more), "cong.y.vn", mail, timeouts=QUICK)
+        outcomes = await attempt(next_hop(hop, tls=tls_policy, **more), "cong.y.vn", mail, timeouts=timeouts)
         return outcomes, hop
 
 
@@ -125,7 +131,7 @@ def test_lmtp_hop_that_leaves_in_the_middle() -> None:
 def test_a_connection_is_kept_and_a_stale_one_replaced() -> None:
     async def main() -> None:
         async with Hop("mail: 250 ok ; drop ; 250 ok") as hop:
-            connection = Connection(next_hop(hop), "cong.y.vn", QUICK)
+            connection = Connection(next_hop(hop), "cong.y.vn", PATIENT)
             for _ in range(3):  # the second MAIL finds the connection dead
                 assert (await connection.attempt(letter()))[0].result == "delivered"
             await connection.close()
@@ -137,7 +143,7 @@ def test_a_connection_is_kept_and_a_stale_one_replaced() -> None:
 def test_a_hop_that_said_good_bye_is_not_written_to() -> None:
     async def main() -> None:
         async with Hop("end: 250 ok | 421 4.3.2 closing ; 250 ok") as hop:
-            connection = Connection(next_hop(hop), "cong.y.vn", QUICK)
+            connection = Connection(next_hop(hop), "cong.y.vn", PATIENT)
             assert (await connection.attempt(letter()))[0].result == "delivered"
             assert (await connection.attempt(letter()))[0].result == "delivered"
             await connection.close()
@@ -149,7 +155,7 @@ def test_a_hop_that_said_good_bye_is_not_written_to() -> None:
 def test_a_refused_transaction_does_not_spoil_the_next() -> None:
     async def main() -> None:
         async with Hop("data: 451 4.3.0 no ; 354 go") as hop:
-            connection = Connection(next_hop(hop), "cong.y.vn", QUICK)
+            connection = Connection(next_hop(hop), "cong.y.vn", PATIENT)
             assert (await connection.attempt(letter()))[0].result == "deferred"
             assert (await connection.attempt(letter()))[0].result == "delivered"
             assert hop.connections == 1 and "RSET" in hop.commands
@@ -229,7 +235,8 @@ def test_an_unknown_certificate_stops_verify_and_nothing_else(authority: tuple[s
 def test_may_goes_on_in_clear_when_the_handshake_fails_and_encrypt_does_not() -> None:
     for policy, result in (("may", "delivered"), ("encrypt", "deferred"), ("verify", "deferred")):
         for answer in ("plain", "silent"):
-            outcomes, _ = run(play(f"{STARTTLS}\nstarttls: {answer}", letter(), tls_policy=policy))
+            timeouts = dataclasses.replace(PATIENT, tls=0.3) if answer == "silent" else PATIENT
+            outcomes, _ = run(play(f"{STARTTLS}\nstarttls: {answer}", letter(), tls_policy=policy, timeouts=timeouts))
             assert outcomes[0].result == result, (policy, answer)
 
 
@@ -268,7 +275,7 @@ def test_before_data_is_awaited_between_rcpt_and_data() -> None:
             async def mark() -> None:
                 seen.extend(hop.commands)
 
-            outcomes = await attempt(next_hop(hop), "cong.y.vn", letter(), mark, QUICK)
+            outcomes = await attempt(next_hop(hop), "cong.y.vn", letter(), mark, PATIENT)
             assert outcomes[0].result == "delivered"
             assert seen[-1].startswith("RCPT") and "DATA" in hop.commands
 
@@ -290,25 +297,16 @@ def test_every_failure_at_every_stage_is_read_as_what_it_is(tmp_path: Path) -> N
 @pytest.mark.peer
 @pytest.mark.skipif(not shutil.which("smtp-sink"), reason="smtp-sink (Debian package postfix) is not installed")
 def test_smtp_sink() -> None:
-    import socket
     import subprocess
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = peers.free_port()
     sink = subprocess.Popen(["smtp-sink", "-u", "nobody", f"127.0.0.1:{port}", "100"])
     try:
+        peers.wait_port(port, process=sink)
 
         async def main() -> None:
-            import asyncio
-
             hop = NextHop(name="sau", host="127.0.0.1", port=port, tls="none")
-            connection = Connection(hop, "cong.y.vn", QUICK)
-            for _ in range(100):  # until it listens
-                outcomes = await connection.attempt(letter())
-                if outcomes[0].result == "delivered":
-                    break
-                await asyncio.sleep(0.05)
+            connection = Connection(hop, "cong.y.vn", PATIENT)
             for _ in range(20):
                 outcomes = await connection.attempt(letter("a@x.vn", "b@x.vn", body=MAIL * 1000))
                 assert [one.result for one in outcomes] == ["delivered"] * 2

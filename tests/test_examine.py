@@ -22,8 +22,9 @@ from gateway.inspection import examine, malware, secrecy, text
 from gateway.inspection.findings import Inspection, Status
 from tests import signed_files as files
 from tests.data.inspection import ole
+from tests.harness import PATIENCE
 
-QUICK = examine.Settings(budget=Budget(ocr=False))
+QUICK = examine.Settings(budget=Budget(ocr=False, **PATIENCE))
 
 
 def file(data: bytes, name: str) -> Inspection:

@@ -393,7 +393,7 @@ def test_over_smtp(tmp_path: Path, sink: harness.Sink, passwords: harness.Passwo
     made = configured(tmp_path, sink.port, passwords.port)
     gateway = harness.Gateway(made).start()
     inner = letter()
-    with smtplib.SMTP("127.0.0.1", gateway.ports["relay"], timeout=60) as mail:
+    with smtplib.SMTP("127.0.0.1", gateway.ports["relay"], timeout=240) as mail:
         mail.sendmail("", [JOURNAL], report(inner, VIETNAMESE))
     case = query(gateway, "select id from message")[0][0]
     path = gateway.data / "out.eml"

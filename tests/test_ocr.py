@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench" / "scans"))
 
 import generate
 
+from gateway.config import Budget
 from gateway.inspection import examine, ocr
+from tests.harness import PATIENCE
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
@@ -26,7 +28,7 @@ def test_scans_that_lie_otherwise(turn: int) -> None:
     ((kind, value, *_),) = scan.truth.frames
     out = io.BytesIO()
     Image.fromarray(scan.image).rotate(turn, expand=True).save(out, "JPEG", quality=90, dpi=(150, 150))
-    found = examine.examine_file(out.getvalue(), "a.jpg", examine.Settings())
+    found = examine.examine_file(out.getvalue(), "a.jpg", examine.Settings(budget=Budget(**PATIENCE)))
     assert (kind, value) in {(one.kind, one.value) for one in found.findings}
     document = found.files[0].document
     assert document is not None and document.code is not None and document.code.value.endswith("/QĐ-UBND")

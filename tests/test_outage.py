@@ -79,7 +79,7 @@ def own_bucket(tmp_path) -> Iterator[Bucket]:
 
 
 def until_taken(ask: Callable[[], str], gateway: harness.Gateway) -> None:
-    for _ in range(600):
+    for _ in range(2400):
         if (answer := ask()).startswith("250"):
             return
         assert answer.startswith("451"), answer

@@ -178,13 +178,13 @@ def test_a_flood_of_logins_does_not_fill_the_memory(monkeypatch: Any) -> None:
 def babbler(*answers: bytes | None) -> Iterator[int]:
     """A server that says these things whatever it is asked; None: it hangs up."""
     server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(10)
+    server.settimeout(60)
 
     def serve() -> None:
         with contextlib.suppress(OSError):
             peer, _ = server.accept()
             with peer:
-                peer.settimeout(10)
+                peer.settimeout(60)
                 for number, answer in enumerate(answers):
                     if answer is None:
                         return
@@ -240,7 +240,7 @@ def test_over_smtp(tmp_path: Path, kind: str) -> None:
             port=door.port,
             tls="starttls" if kind == "submission" else "implicit",
             ca=ca,
-            timeout=5,
+            timeout=60,
         )
         assert run(PasswordChecker(settings), ("van.thu", PASSWORD), ("van.thu", "sai")) == [GOOD, BAD]
         strict = settings.model_copy(update={"ca": None})
@@ -325,15 +325,14 @@ service stats {{
     )
     process = subprocess.Popen(["dovecot", "-F", "-c", str(folder / "dovecot.conf")])
     try:
-        peers.wait_port(plain)
-        first = config.PasswordCheck(host="localhost", port=plain, tls="starttls", verify=False, timeout=5)
-        until = time.monotonic() + 90  # it listens before it can answer
+        peers.wait_port(plain, process=process, log=folder / "dovecot.log")
+        first = config.PasswordCheck(host="localhost", port=plain, tls="starttls", verify=False, timeout=60)
+        until = time.monotonic() + 240  # it listens before it can answer
         while run(PasswordChecker(first), ("van.thu@x.vn", PASSWORD)) == [UNAVAILABLE]:
             assert time.monotonic() < until, "Dovecot does not answer"
         yield {"folder": folder, "starttls": plain, "implicit": secure, "ca": folder / "ca.pem"}
     finally:
-        process.terminate()
-        process.wait(20)
+        peers.end(process)
 
 
 @pytest.mark.peer
@@ -341,7 +340,7 @@ service stats {{
 def test_over_imap_with_dovecot(dovecot: dict[str, Any], tls: Any, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
     settings = config.PasswordCheck(
-        host="localhost", port=dovecot[tls], tls=tls, ca=dovecot["ca"], timeout=10, failures=50
+        host="localhost", port=dovecot[tls], tls=tls, ca=dovecot["ca"], timeout=60, failures=50
     )
     checker = PasswordChecker(settings)
     tries = [("van.thu@x.vn", PASSWORD), ("van.thu@x.vn", "sai"), ("ngoac", 'a"b\\c %'), ("nobody@x.vn", PASSWORD)]

@@ -35,7 +35,7 @@ def postfix_before(open_folder: Path, gateway: harness.Gateway) -> Iterator[peer
 def send(port: int, raw: bytes) -> str:
     import smtplib
 
-    with smtplib.SMTP("127.0.0.1", port, local_hostname="client.example", timeout=60) as client:
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="client.example", timeout=240) as client:
         try:
             client.sendmail(CITIZEN, [PROVINCE], raw)
         except smtplib.SMTPDataError as error:
@@ -124,7 +124,7 @@ def run(*words: str, text: str = "", **environment: str) -> subprocess.Completed
     import os
 
     return subprocess.run(
-        words, input=text, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+        words, input=text, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **environment}
     )
 
 

@@ -20,6 +20,7 @@ from gateway.inspection.findings import Inspection, Status
 from gateway.inspection.run import Inspector
 from gateway.message import MemoryBody
 from tests.data.inspection import ole
+from tests.harness import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,11 +65,11 @@ confine.confine(memory=1 << 30)
 confine.allow_cpu(0.5)
 while True: pass
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=False, timeout=600)
     assert done.returncode == -24  # SIGXCPU
 
 
-SETTINGS = {"budget": Budget(ocr=False).model_dump(mode="json"), "trust": "", "clamd": None}
+SETTINGS = {"budget": Budget(ocr=False, **PATIENCE).model_dump(mode="json"), "trust": "", "clamd": None}
 MAIL = b"From: a@b.example\r\nTo: c@d.example\r\nSubject: Hello\r\n\r\nBody\r\n"
 
 
@@ -90,7 +91,7 @@ class Deadly(MemoryBody):
 
 def inspect(times: int) -> tuple[Inspection, int]:
     async def main() -> tuple[Inspection, int]:
-        inspector = Inspector(SETTINGS, workers=1, seconds=15, log=structlog.get_logger())
+        inspector = Inspector(SETTINGS, workers=1, seconds=600, log=structlog.get_logger())
         running = asyncio.create_task(inspector.run())
         try:
             facts = await inspector.message(Deadly(inspector, times))
@@ -171,7 +172,7 @@ def test_bombs_and_locked_files_in_the_pool() -> None:
     """All of them at once through two workers: each ends as a fact, no worker dies, and ordinary mail goes on."""
 
     async def main() -> tuple[dict[str, Inspection], dict[str, Inspection], Inspection, int]:
-        inspector = Inspector(SETTINGS, workers=2, seconds=60, log=structlog.get_logger())
+        inspector = Inspector(SETTINGS, workers=2, seconds=600, log=structlog.get_logger())
         running = asyncio.create_task(inspector.run())
         try:
             bombs, locked = _bombs(), _locked()

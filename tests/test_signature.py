@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.inspection import cms
@@ -137,7 +137,7 @@ def test_flipped_bits_are_never_believed_and_never_unsigned(store: TrustStore):
         assert facts.signatures or facts.removed, place
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9), st.binary(max_size=40), st.integers(0, 60))
 def test_any_damage_is_survived(place: int, put: bytes, cut: int):
     data = files.two()

@@ -130,14 +130,14 @@ def test_p4_a_peer_that_leaves_after_the_last_dot_does_not_stop_the_message(
     c.envelope()
     c.say("DATA")
     c.send(MAIL + b".\r\n")
-    assert d.keeper.entered.wait(60)
+    assert d.keeper.entered.wait(240)
     if leave == "half":
         c.socket.shutdown(socket.SHUT_WR)
     else:
         if leave == "reset":
             c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         c.socket.close()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while d.call(lambda: len(d.server.sessions)) and leave == "reset":
             assert time.monotonic() < until
     d.call(d.keeper.go.set)
@@ -162,25 +162,29 @@ def test_p4_a_message_that_was_cut_off_is_no_message(door: Callable[..., Door]) 
 
 
 def test_p5_a_slow_sender_is_not_cut_and_the_receiver_may_think(door: Callable[..., Door]) -> None:
-    d = door(limits={"command_timeout": 1, "data_timeout": 1, "minimum_rate": 100})
+    d = door(limits={"command_timeout": 1, "data_timeout": 1, "minimum_rate": 100}, hands=True)
     d.keeper.go = d.call(asyncio.Event)
     with d.client() as c:
         c.greet()
         c.envelope()
         c.say("DATA")
-        started = time.monotonic()
-        while time.monotonic() < started + 3:  # three times the limit, at five times the minimum rate
+        (session,) = d.call(lambda: list(d.server.sessions))
+        guard = time.monotonic() + 240
+        for _ in range(30):  # three times the limit, at five times the minimum rate
+            waits = d.call(lambda: session.until)
+            d.advance(0.1)
             c.send(b"x" * 48 + b"\r\n")
-            time.sleep(0.1)
+            while d.call(lambda: session.until) <= waits:  # not read yet
+                assert time.monotonic() < guard
         c.send(b".\r\n")
-        assert d.keeper.entered.wait(60)
-        time.sleep(1.0)
+        assert d.keeper.entered.wait(240)
+        d.advance(100)
         d.call(d.keeper.go.set)
         assert c.reply().startswith("250 2.0.0 ")
 
 
 def test_p5_a_sender_below_the_minimum_rate_is_cut(door: Callable[..., Door]) -> None:
-    d = door(limits={"command_timeout": 5, "data_timeout": 0.4, "minimum_rate": 1000})
+    d = door(limits={"command_timeout": 5, "data_timeout": 0.4, "minimum_rate": 1000}, hands=True)
     with d.client() as c:
         c.greet()
         c.envelope()
@@ -189,19 +193,19 @@ def test_p5_a_sender_below_the_minimum_rate_is_cut(door: Callable[..., Door]) ->
         with pytest.raises(OSError):
             while True:
                 c.send(b"x")
-                time.sleep(0.02)
-                assert time.monotonic() < started + 60
+                d.advance(0.02)
+                assert time.monotonic() < started + 240
     assert d.keeper.messages == []
 
 
 def test_p6_noop_does_not_keep_a_session(door: Callable[..., Door]) -> None:
-    d = door(limits={"session_timeout": 0.6, "errors_per_session": 5})
+    d = door(limits={"session_timeout": 60, "errors_per_session": 5}, hands=True)
     with d.client() as c:
         c.greet()
-        started = time.monotonic()
-        while (answer := c.say("NOOP")).startswith("250"):
-            time.sleep(0.05)
-            assert time.monotonic() < started + 60
+        for _ in range(20):
+            if not (answer := c.say("NOOP")).startswith("250"):
+                break
+            d.advance(5)
         assert answer.startswith("421 4.4.2 ") and c.gone()
     d = door(limits={"errors_per_session": 5})
     with d.client() as c:
@@ -233,12 +237,15 @@ def test_p7_connections_are_limited_in_all_per_host_and_by_rate(door: Callable[.
     for c in held:
         c.socket.close()
 
-    d = door(limits={"new_connections_per_minute": 3})
+    d = door(limits={"new_connections_per_minute": 3}, hands=True)
     answers = []
     for _ in range(5):
         with d.client() as c:
             answers.append(c.reply()[:9])
-    assert answers.count("421 4.7.0") >= 2 or time.time() % 60 < 1  # a new minute may have begun in between
+    assert [answer[:3] for answer in answers] == ["220"] * 3 + ["421"] * 2 and answers[4] == "421 4.7.0"
+    d.advance(60)
+    with d.client() as c:
+        assert c.reply().startswith("220 ")
 
     d = door(limits={"connections_per_host": 1, "new_connections_per_minute": 1}, networks=("127.0.0.0/8",))
     for _ in range(3):
@@ -450,7 +457,7 @@ def test_p20_the_log_holds_no_password_and_no_content(door: Callable[..., Door],
         c.mail(b"Subject: T\xe1\xbb\x90I M\xe1\xba\xacT\r\n\r\nnoi dung\r\n")
         c.say("QUIT")
         assert c.gone()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not d.events("smtp session") and time.monotonic() < until:
         pass
     everything = repr(d.log) + caplog.text
@@ -488,11 +495,11 @@ def test_p21_replies_to_a_group_come_together(door: Callable[..., Door]) -> None
 
 def test_p22_the_door_lives_on_the_loop_that_opened_it(door: Callable[..., Door]) -> None:
     d = door()
-    threads = {thread.name for thread in threading.enumerate()}
+    threads = set(threading.enumerate())
     with d.client() as c:
         c.greet()
         c.mail()
-    assert {thread.name for thread in threading.enumerate()} == threads, "no thread of its own for small mail"
+    assert set(threading.enumerate()) <= threads, "no thread of its own for small mail"
 
 
 def test_p23_the_version_we_know_and_the_seam_we_use() -> None:
@@ -856,8 +863,8 @@ def test_draining_finishes_data_and_dismisses_the_others(door: Callable[..., Doo
         c.say("DATA")
     sending.send(b"one\r\n")
     judged.send(b"two\r\n.\r\n")
-    assert d.keeper.entered.wait(60)
-    draining = asyncio.run_coroutine_threadsafe(d.server.drain(20), d.loop)
+    assert d.keeper.entered.wait(240)
+    draining = asyncio.run_coroutine_threadsafe(d.server.drain(240), d.loop)
     assert idle.reply().startswith("421 4.3.2 ") and idle.gone()
     with pytest.raises(OSError):
         d.client()
@@ -867,7 +874,7 @@ def test_draining_finishes_data_and_dismisses_the_others(door: Callable[..., Doo
         assert c.reply().startswith("250 2.0.0 ") and c.reply().startswith("421 4.3.2 ") and c.gone()
         c.socket.close()
     idle.socket.close()
-    assert draining.result(20) is True
+    assert draining.result(240) is True
     assert sorted(data for _, data in d.keeper.messages) == [b"one\r\nthree\r\n", b"two\r\n"]
 
 
@@ -880,7 +887,7 @@ def test_draining_has_an_end_and_leaves_the_message_to_the_receiver(tmp_path: Pa
     c.envelope()
     c.say("DATA")
     c.send(MAIL + b".\r\n")
-    assert d.keeper.entered.wait(60)
+    assert d.keeper.entered.wait(240)
     assert d.run(d.server.drain(0.2)) is False
     assert c.gone() and not d.keeper.cancelled
     c.socket.close()
@@ -905,7 +912,8 @@ def test_a_disk_that_is_full_is_a_temporary_failure(door: Callable[..., Door], m
 
 
 def test_a_peer_that_reads_no_replies_is_cut(door: Callable[..., Door]) -> None:
-    d = door(limits={"command_timeout": 0.4, "errors_per_session": 10_000_000, "recipients": 10_000_000})
+    limits = {"command_timeout": 0.4, "errors_per_session": 10_000_000, "recipients": 10_000_000}
+    d = door(limits=limits, hands=True)
     with d.client() as c:
         c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         c.greet()
@@ -915,14 +923,16 @@ def test_a_peer_that_reads_no_replies_is_cut(door: Callable[..., Door]) -> None:
         while not d.events("smtp session"):
             with contextlib.suppress(OSError):
                 c.send(b"RCPT TO:<x>\r\n" * 500)
-            assert time.monotonic() < started + 60
+            d.advance(0.1)
+            assert time.monotonic() < started + 240
         assert d.events("smtp session")[0]["end"] in ("hang-up", "timeout")
 
 
 def test_an_idle_session_hears_why_it_ends(door: Callable[..., Door]) -> None:
-    d = door(limits={"command_timeout": 0.2})
+    d = door(limits={"command_timeout": 0.2}, hands=True)
     with d.client() as c:
         c.greet()
+        d.advance(0.3)
         assert c.reply().startswith("421 4.4.2 ") and c.gone()
     with d.client() as c:
         c.greet()
@@ -930,8 +940,8 @@ def test_an_idle_session_hears_why_it_ends(door: Callable[..., Door]) -> None:
         with pytest.raises(OSError):  # a command by single octets has one limit for all of them
             while True:
                 c.send(b"x")
-                time.sleep(0.02)
-                assert time.monotonic() - started < 60
+                d.advance(0.02)
+                assert time.monotonic() - started < 240
 
 
 def test_many_sessions_leave_nothing_behind(door: Callable[..., Door]) -> None:
@@ -940,7 +950,7 @@ def test_many_sessions_leave_nothing_behind(door: Callable[..., Door]) -> None:
         with d.client() as c:
             c.greet()
             c.mail()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while d.call(lambda: len(d.server.sessions)):
         assert time.monotonic() < until
     d.keeper.messages.clear()
@@ -996,7 +1006,7 @@ def test_swaks(
     if "--auth" in words:
         words = [*words, "--auth-user", "van.thu", "--auth-password", PASSWORD]
     common = ["swaks", "--server", "127.0.0.1", "--port", str(d.port), "--from", "a@example.vn", "--to", f"b@{OURS}"]
-    done = subprocess.run([*common, *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*common, *words], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     origin = d.keeper.messages[0][0].origin
     assert {key: getattr(origin, key) for key in expected} == expected

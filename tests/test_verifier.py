@@ -97,7 +97,7 @@ def test_it_runs_alone_without_network_and_gateway(original, tmp_path):
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -62,12 +62,12 @@ class Post:
 
 
 @asynccontextmanager
-async def post(folder: Path, receiver: Receiver, **more: Any) -> AsyncIterator[Post]:
+async def post(folder: Path, receiver: Receiver, busy_seconds: float = 60, **more: Any) -> AsyncIterator[Post]:
     alerts = {
         "channels": [{"name": "so", "kind": "http", "url": receiver.url + "/truc"}],
         "admin": {"channels": ["so"]},
     }
-    async with rows.house(folder / "data", alerts) as house:
+    async with rows.house(folder / "data", alerts, busy_seconds=busy_seconds) as house:
         # One that has more free space than any disk of a test is short of; the disk has a test of its own.
         limits = house.settings.limits.model_copy(update={"free_disk": 0, "message_size": 1 << 20})
         house.settings = house.settings.model_copy(update={"limits": limits, **more})
@@ -170,7 +170,7 @@ def test_a_clock_that_jumps_is_told_and_what_waits_moves_with_it(tmp_path: Path,
 
 def test_a_database_that_cannot_be_written_is_told_past_it(tmp_path: Path, receiver: Receiver) -> None:
     async def work() -> None:
-        async with post(tmp_path, receiver) as here:
+        async with post(tmp_path, receiver, busy_seconds=2) as here:
             await here.turns(10)
             lock = sqlite3.connect(here.house.folder / "gateway.db", isolation_level=None)
             lock.execute("BEGIN IMMEDIATE")
