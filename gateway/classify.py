@@ -323,7 +323,12 @@ def read(directory: Directory, situation: Situation) -> Reading:
     citizen_cue = has(subject_key, _CITIZEN) or has(body_key, _CITIZEN)
     claims = ""
     if not official_author and author:
-        claims = _claim(directory, single.name if single else "", issuer_name if official else "", issuer, staff)
+        proved = staff if authenticated else None
+        name = single.name if single else ""
+        if staff is not None and proved is None:
+            claims = staff.address
+        else:
+            claims = _claim(directory, name, issuer_name if official else "", issuer, proved)
     to_citizen = bool(
         has(subject_key + abstract_key + body_key, _ADDRESSED_TO_CITIZEN)
         or (document and any(padded(one.name).startswith(_CITIZEN_NAMES) for one in document.recipients))
@@ -412,10 +417,14 @@ def _main_document(files: Iterable[FileFacts]) -> FileFacts | None:
     return min(candidates, key=rank)
 
 
-def _claim(directory: Directory, name: str, issuer_name: str, issuer: Agency | None, staff: Mailbox | None) -> str:
-    """What makes an outside sender look like an agency: its name, its letterhead, or the name of one of its staff."""
-    if staff is not None:
-        return staff.address
+def _claim(directory: Directory, name: str, issuer_name: str, issuer: Agency | None, proved: Mailbox | None) -> str:
+    """What makes an outside sender look like an agency: its name, its letterhead, or the name of one of its staff.
+
+    proved: who it is, by a private address of the directory and authentication; then neither the own name nor the
+    letterhead of the own agency is a claim, and MB-01 alone speaks (seed 000, 1d: "đã được cấp")."""
+    if proved is not None:
+        own = issuer is not None and issuer.id == proved.agency
+        return "" if own or not issuer_name else issuer_name
     key = padded(name)
     if name and (has(key, _STATE_NAMES) or key.strip() in directory._names):
         return name
