@@ -343,14 +343,14 @@ class Queue:
         def newest(connection: Connection) -> int:
             return int(_execute(connection, "SELECT coalesce(max(at), 0) FROM leaf", [{}]).scalar())
 
-        try:
-            self._owner = await asyncio.to_thread(durable.identity, self._store.root.parent)
-        except OSError as error:
-            raise Failure("Local error", f"{error.filename}: {error.strerror}") from error
         now = self._now()
         behind = await self._database.read(newest) / 1000 - now / 1000
         if behind > _JUMP:
             self._error("ALARM: the clock is behind the archive", seconds=round(behind))
+        try:
+            self._owner = await asyncio.to_thread(durable.identity, self._store.root.parent)
+        except OSError as error:
+            raise Failure("Local error", f"{error.filename}: {error.strerror}") from error
         begun = asyncio.get_running_loop().time()
         self._tell_taken_up(await self._database.write(find), "stopped in between")
         self._renewed = self._heard = begun
