@@ -98,8 +98,8 @@ def clean(text: str) -> str:
     return nfc(text)
 
 
-_SPACED = re.compile(r"(?<!\w)\w(?:[ \t._\-·•*]{1,3}\w(?!\w)){2,}")
-_GAP = re.compile(r"[ \t._\-·•*]+")
+_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[ \t._\-·•*/|]{1,3}[^\W_](?![^\W_])){2,}")
+_GAP = re.compile(r"[ \t._\-·•*/|]+")
 
 
 def join_spaced_letters(line: str) -> str:

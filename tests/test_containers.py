@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from bench import text_corpus as corpus
 from gateway.config import Budget
-from gateway.inspection import containers
+from gateway.inspection import containers, examine
+from tests.data.inspection import ole
 
 BUDGET = Budget()
 SMALL = Budget(container_files=20, container_bytes=4 << 20, container_ratio=100)
@@ -330,3 +331,17 @@ def test_rar_without_content_is_uninspectable() -> None:
     data = _rar5("a.txt", b"abc" * 100)
     expansion = containers.expand(data[:60], "a.rar", "rar", BUDGET)
     assert values(expansion)
+
+
+def test_the_subject_of_a_message_is_told() -> None:
+    message = ole.msg("[MẬT] Báo cáo", "x", {})
+    assert containers.expand(message, "a.msg", "msg", BUDGET).subject == "[MẬT] Báo cáo"
+    found = examine.examine_file(message, "a.msg", examine.Settings()).findings
+    assert [(f.value, f.grade) for f in found if f.kind == "secrecy"] == [("mat", "strong")]
+
+
+def test_the_body_of_a_winmail_ends_where_its_string_ends() -> None:
+    found = examine.examine_file(
+        ole.tnef("a.txt", b"abc", "Kính gửi\nMẬT\nx"), "winmail.dat", examine.Settings()
+    ).findings
+    assert [(f.kind, f.value, f.grade) for f in found] == [("secrecy", "mat", "strong")]

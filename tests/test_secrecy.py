@@ -160,3 +160,47 @@ def test_near_marks_cost_no_time(text: str) -> None:
     """Patterns that could go back and forth over the same signs took for ever on these: it ends is the test."""
     for zone in ("body", "subject", "filename"):
         assert found(text, zone) <= {("mat", "weak")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["MẬ T", "M/Ậ/T", "M|Ậ|T", "M_Ậ_T", "TUYỆT-MẬT", "🔒 MẬT 🔒", "T Ố I  M Ậ T", "TUYỆTMẬT"],
+)
+def test_letters_parted_by_anything(text: str) -> None:
+    assert {grade for _, grade in found(f"Số: 05/KH-UBND\n{text}\nKính gửi: các đơn vị")} == {"strong"}
+
+
+@pytest.mark.parametrize("subject", ["🔒 MẬT - Báo cáo", "MẬT. - Báo cáo", "TUYỆT MẬT (A) - Báo cáo", "TUYỆT-MẬT: họp"])
+def test_subjects_with_signs_beside_the_mark(subject: str) -> None:
+    assert {grade for _, grade in found(subject, "subject")} == {"strong"}
+
+
+def test_other_labels_ask_for_a_person() -> None:
+    assert found("Phân loại: MẬT") == {("mat", "weak")} and found("Classification: TỐI MẬT") == {("toi_mat", "weak")}
+    assert found("Phân loại: mật ong") == set() and found("Họ và tên: MẬT") == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BẢO\tVỆ\tBÍ\tMẬT\tNHÀ\tNƯỚC",  # a justified line
+        "MẬT\tĐỘ\tDÂN\tSỐ",
+        "10 năm đối với bí mật nhà nước độ\nMật.",
+        "a) Tuyệt mật;\nb) Tối mật;\nc) Mật.",
+        "Độ mật: □ Mật □ Tối mật □ Tuyệt mật",
+        "A. MẬT\nB. TỐI MẬT\nC. TUYỆT MẬT",
+        "1. TUYỆT MẬT\n2. TỐI MẬT\n3. MẬT",
+        "Tuyệt mật\t0\nTối mật\t2\nMật\t5",
+    ],
+)
+def test_texts_about_secrecy(text: str) -> None:
+    assert found(text, page=1) == set()
+
+
+@pytest.mark.parametrize("text", ["CÁC ĐỘ MẬT\nTUYỆT MẬT – TỐI MẬT – MẬT", "1\tMẬT\t12\n2\tTỐI MẬT\t3"])
+def test_tables_of_levels_are_for_a_person(text: str) -> None:
+    assert {grade for _, grade in found(text, page=1)} == {"weak"}
+
+
+def test_values_of_properties_stand_alone() -> None:
+    assert found("Hình 1\nMẬT\nx", "property") == {("mat", "strong")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -427,3 +428,32 @@ def _kept(folder: Path, data: bytes) -> Path:
     path = folder / "a.docx"
     path.write_bytes(data)
     return path
+
+
+def test_slanted_letters_keep_the_order_they_were_drawn_in() -> None:
+    """A watermark across the page, letter by letter: each stands on a line of its own."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+    from reportlab.pdfgen import canvas
+
+    out = io.BytesIO()
+    sheet = canvas.Canvas(out, pagesize=(595, 842))
+    pdfmetrics.registerFont(TTFont("Serif", str(corpus.font())))
+    sheet.setFont("Serif", 60)
+    sheet.translate(300, 400)
+    sheet.rotate(55)
+    sheet.drawCentredString(0, 0, "T Ố I  M Ậ T")
+    sheet.save()
+    assert "T Ố I M Ậ T" in "\n".join(segment.text for segment in text.extract(out.getvalue(), "pdf").segments)
+
+
+def test_small_capitals_are_capitals() -> None:
+    run = "<w:p><w:r><w:rPr><w:smallCaps/></w:rPr><w:t>Mật</w:t></w:r></w:p>"
+    off = '<w:p><w:r><w:rPr><w:caps/><w:smallCaps w:val="0"/></w:rPr><w:t>Tối</w:t></w:r></w:p>'
+    data = corpus.zipped(
+        {
+            "[Content_Types].xml": "<Types/>",
+            "word/document.xml": f"<w:document {corpus._W}><w:body>{run}{off}</w:body></w:document>",
+        }
+    )
+    assert lines(zones(text.extract(data, "docx"))["body"]) == ["MẬT", "TỐI"]

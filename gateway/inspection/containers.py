@@ -18,13 +18,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway import vietnamese
+from gateway import mailfiles, vietnamese
 from gateway.config import Budget
 from gateway.inspection.findings import Finding
 
 #: Streams one behind the other in a .gz, .bz2 or .xz; the rest is copied for each, so the time grows with the square.
 MAX_STREAMS = 1000
-CONTAINERS = frozenset({"zip", "rar", "7z", "tar", "gz", "bz2", "xz", "cab", "tnef", "eml", "msg"})
+CONTAINERS = frozenset({"zip", "rar", "7z", "tar", "gz", "bz2", "xz", "cab", "tnef", "eml", "mht", "mbox", "msg"})
 #: Types that run when opened, or mount as a disk that holds what runs (rules.md ML-02).
 EXECUTABLE = frozenset({"exe", "elf", "macho", "msi", "class", "jar", "apk", "deb", "rpm", "wasm"})
 SCRIPT = frozenset(
@@ -76,6 +76,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"Standard ACE DB", "mdb"),
     (0, b"SQLite format 3", "sqlite"),
     (0, b"\xd7\xcd\xc6\x9a", "wmf"),
+    (0, b"II\xbc\x01", "wdp"),
+    (0, b"VCLMTF", "svm"),
     (0, b"ID3", "mp3"),
     (0, b"OggS", "ogg"),
     (0, b"\x1aE\xdf\xa3", "mkv"),
@@ -101,7 +103,7 @@ _TEXT_NAMES = {
     "hta": "hta", "wsf": "wsf", "wsh": "wsf", "url": "url", "scf": "scf", "reg": "reg", "sh": "sh", "py": "py",
     "csv": "csv",
     "xml": "xml", "edxml": "xml", "json": "json", "ics": "ics", "vcf": "vcf", "html": "html", "htm": "html",
-    "eml": "eml",
+    "eml": "eml", "mht": "mht", "mhtml": "mht",
 }  # fmt: skip
 _HTML = re.compile(rb"\s*+(?:<!--.{0,400}?-->\s*+)*+<(?:!doctype\s+html|html|head|body|script|table|div|p|meta|title|"
     rb"font|span|h\d|br|a)\b", re.IGNORECASE | re.DOTALL)  # fmt: skip
@@ -119,6 +121,9 @@ _PS = re.compile(
     rb"(?i)(?:new-object\s+(?:system\.)?net\.webclient|invoke-expression|\biex\s*\(|-encodedcommand|"
     rb"powershell(?:\.exe)?\s+-)"
 )
+_MAILBOX = re.compile(rb"From [^\n]{1,300}\n[!-9;-~]{1,80}:")
+#: uuencode, yEnc, BinHex: programs open such a text as the file it holds.
+_UU = re.compile(rb"(?m)^begin(?:-base64)? [0-7]{3,4} \S|^=ybegin |^\(This file must be converted with BinHex")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
@@ -173,12 +178,7 @@ def _text_type(data: bytes, head: bytes, name: str) -> str:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return _TEXT_NAMES.get(extension, "txt")
     if _CONTROLS.search(head):
-        wide = (
-            len(head) >= 16
-            and head[:512].count(0) * 5 > len(head[:512])
-            and not _CONTROLS.search(head[:512].replace(b"\0", b""))
-        )
-        return _TEXT_NAMES.get(extension, "txt") if wide else "unknown"
+        return _TEXT_NAMES.get(extension, "txt") if _wide(head[:512]) else "tar" if _old_tar(head) else "unknown"
     stripped = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lower = stripped[:256].lower()
     if lower.startswith(b"begin:vcalendar"):
@@ -191,8 +191,15 @@ def _text_type(data: bytes, head: bytes, name: str) -> str:
         if b"<svg" in head[:2048].lower():
             return "svg"
         return "html" if b"<html" in head[:1024].lower() else "xml"
+    if _MAILBOX.match(stripped):
+        return "mbox"
+    if _UU.search(head):
+        return "uu"
     if lower.startswith(b"mime-version:") or _HEADER.match(stripped):
         return "mht" if extension in ("mht", "mhtml") else "eml"
+    named = lower.startswith(b"<") and b"xmlns" in head[:2048] and extension not in ("html", "htm", "hta", "wsf")
+    if named and not _HTML.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return "xml"
     if extension in _TEXT_NAMES:
         return _TEXT_NAMES[extension]
     if b"<hta:application" in head.lower():
@@ -212,6 +219,30 @@ def _text_type(data: bytes, head: bytes, name: str) -> str:
     if lower.startswith(b"[internetshortcut]"):
         return "url"
     return "txt"
+
+
+def _wide(sample: bytes) -> bool:
+    """UTF-16 or UTF-32 without a mark: noughts stand in every second byte, or in three of four, and nowhere else."""
+    zeros = [sample[n::4].count(0) for n in range(4)]
+    most = len(sample) // 4
+    full = [n for n in range(4) if zeros[n] * 3 > most]
+    if len(sample) < 16 or not full or any(zeros[n] * 20 > most for n in range(4) if n not in full):
+        return False
+    odd = {n % 2 for n in full}
+    fits = len(odd) == 1 if len(full) < 3 else len(full) == 3
+    codec = ("utf-16-be", "utf-16-le")[max(odd)] if len(full) < 3 else "utf-32-be" if 0 in full else "utf-32-le"
+    try:
+        text = sample[: len(sample) // 4 * 4].decode(codec, "replace" if len(full) < 3 else "strict")
+    except UnicodeDecodeError:
+        return False
+    return fits and not re.search("[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
+
+
+def _old_tar(head: bytes) -> bool:
+    """A TAR of the time before POSIX has no signature; its checksum tells it."""
+    if len(head) < 512 or not (told := re.match(rb" *([0-7]{1,7})[\0 ]", head[148:156])):
+        return False
+    return int(told[1], 8) == sum(head[:148]) + 8 * 32 + sum(head[156:512])
 
 
 def _zip_names(data: bytes) -> list[str]:
@@ -316,18 +347,26 @@ class Member:
 
 @dataclass(slots=True)
 class Expansion:
-    """members: what could be read; names: all names the container lists, read or not; text: text of its own (`msg`).
+    """members: what could be read; names: all names the container lists, read or not; subject: of a message (`msg`,
+    `tnef`).
 
-    encrypted, damaged: facts; findings: kind `uninspectable` and `filename`, with `about` left to the caller;
+    words: folders, comments, names that stand in it besides;
+    encrypted, damaged: facts; findings: kind `uninspectable`, `ambiguous`, `filename`, with `about` left to the caller;
     reason: English, one line, when it could not be opened at all.
     """
 
     members: list[Member] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     encrypted: bool = False
     damaged: bool = False
     reason: str = ""
+    subject: str = ""
+
+    def ambiguous(self, value: str) -> None:
+        if not any(f.kind == "ambiguous" and f.value == value for f in self.findings):
+            self.findings.append(Finding(kind="ambiguous", value=value))
 
     def cannot(self, value: str, where: str = "") -> None:
         if not any(f.value == value and f.where == where for f in self.findings):
@@ -405,6 +444,8 @@ def expand(data: bytes, name: str, type: str, limits: Budget, spent: Spent | Non
         result.damaged = True
         result.cannot("unknown_container")
         result.reason = f"cannot be read: {error.__class__.__name__}"
+    if not (result.names or result.members or result.findings or result.damaged) and len(data) > 1024:
+        result.cannot("unknown_container")  # so many bytes, and nothing in it
     for entry in result.names:
         if entry.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", entry) or ".." in re.split(r"[\\/]", entry):
             result.findings.append(Finding(kind="filename", value="path"))
@@ -446,6 +487,10 @@ def _zip(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
         if not result.members and not result.encrypted:
             result.cannot("unknown_container")
         return
+    if told := unlisted(data, archive):
+        result.ambiguous(told)
+    if archive.comment:
+        result.words.append(vietnamese.decode(archive.comment))
     shown = []
     for info in infos:
         flagged = info.flag_bits & 0x800
@@ -458,8 +503,10 @@ def _zip(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
             entry = entry.replace("\0", "")
         shown.append(entry)
     result.names = [entry for entry in shown if not entry.endswith("/")]
+    result.words += [entry for entry in shown if entry.endswith("/")]
+    result.words += [vietnamese.decode(info.comment) for info in infos if info.comment]
     if len(set(shown)) != len(shown):
-        result.findings.append(Finding(kind="ambiguous", value="two members of one name"))
+        result.ambiguous("two members of one name")
     unsupported = False
     for info, entry in zip(infos, shown, strict=True):
         if info.is_dir() and not info.file_size:
@@ -488,6 +535,36 @@ def _zip(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
             _libarchive(data, name, meter, result)
     if result.damaged:
         result.cannot("unknown_container")
+
+
+def unlisted(data: bytes, archive: zipfile.ZipFile) -> str:
+    """Why two programs may find different files in a ZIP, empty when none will: what its directory does not name, names
+    otherwise, or names twice; something before, between, or behind (programs read from either end)."""
+    end = data.rfind(b"PK\x05\x06") + 22 + len(archive.comment)
+    if data[end:].strip(b"\0\r\n \t\x1a"):
+        return "something behind the archive"
+    if b"PK\x05\x06" in archive.comment or b"PK\x01\x02" in archive.comment:
+        return "an archive in the comment"
+    spans = []
+    for info in archive.infolist():
+        at = info.header_offset
+        if at + 30 > len(data) or data[at : at + 4] != b"PK\x03\x04":
+            continue  # reading it fails, and says so
+        flags, method = struct.unpack_from("<HH", data, at + 6)
+        name, extra = struct.unpack_from("<HH", data, at + 26)
+        if data[at + 30 : at + 30 + name] != info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"):
+            return "a member has two names"
+        if method != info.compress_type or (flags ^ info.flag_bits) & 1:
+            return "a member is packed in two ways"
+        spans.append((at, at + 30 + name + extra + info.compress_size))
+    position = 0
+    for start, stop in [*sorted(spans), (archive.start_dir, end)]:
+        if start < position:
+            return "members that overlap"
+        if b"PK\x03\x04" in data[position:start]:
+            return "a member that no directory names"
+        position = stop
+    return ""
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str:
@@ -524,6 +601,10 @@ def _libarchive(data: bytes, name: str, meter: _Meter, result: Expansion) -> Non
                 if not entry.isfile:
                     if entry.issym or entry.islnk:
                         result.names.append(shown)
+                    else:
+                        result.words.append(shown)
+                        if entry.size:  # a folder with bytes of its own: other programs see a file
+                            result.ambiguous("a folder that is a file")
                     continue
                 result.names.append(shown)
                 meter.file()
@@ -542,6 +623,32 @@ def _libarchive(data: bytes, name: str, meter: _Meter, result: Expansion) -> Non
             result.damaged = True
             result.cannot("unknown_container")
             result.reason = "libarchive cannot read it"
+
+
+def _tar(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
+    _libarchive(data, name, meter, result)
+    at = 0
+    while at + 512 <= len(data) and any(data[at : at + 512]):
+        size = data[at + 124 : at + 136]
+        if size[0] & 0x80:
+            octets = int.from_bytes(size[1:], "big")
+        else:
+            digits = re.match(rb"[ \0]*([0-7]*)", size)
+            octets = int(digits[1] or b"0", 8) if digits else 0
+        if data[at + 156 : at + 157] in (b"1", b"2", b"5") and not octets:
+            octets = 0
+        at += 512 + (octets + 511) // 512 * 512
+    if data[at:].strip(b"\0"):
+        result.ambiguous("something behind the archive")  # `tar -i` goes on reading
+
+
+def _mbox(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
+    for number, raw in enumerate(mailfiles.split(io.BytesIO(data)), 1):
+        meter.file()
+        if raw is None:
+            raise _Full("too_large")
+        meter.add(len(raw))
+        result.members.append(Member(f"thu-{number}.eml", raw))
 
 
 def _entry_name(entry: object) -> str:
@@ -640,6 +747,9 @@ def _single(
         out = bytearray()
         rest = data
         streams = 0
+        if data[:2] == b"\x1f\x8b" and len(data) > 12 and data[3] & 8:  # RFC 1952: the name it had
+            start = 12 + int.from_bytes(data[10:12], "little") if data[3] & 4 else 10
+            result.words.append(readable_name(data[start : start + 500].partition(b"\0")[0]))
         while rest:
             streams += 1
             if streams > MAX_STREAMS:
@@ -658,9 +768,10 @@ def _single(
             if not machine.eof:  # type: ignore[attr-defined]
                 result.damaged = True
                 break
-            rest = machine.unused_data  # type: ignore[attr-defined]
+            rest = machine.unused_data.lstrip(b"\0")  # type: ignore[attr-defined]
             if rest and not rest.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-                break  # padding, or something else behind the stream
+                result.ambiguous("something behind the archive")
+                break
         result.names.append(stem or "data")
         result.members.append(Member(stem or "data", bytes(out)))
         if result.damaged:
@@ -680,6 +791,12 @@ def _tnef(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
     from tnefparse import TNEF
 
     tnef = TNEF(data, do_checksum=False)
+    at = 6
+    while at + 9 <= len(data):
+        at += 11 + int.from_bytes(data[at + 5 : at + 9], "little")
+    if at > len(data):
+        result.damaged = True
+        result.cannot("unknown_container")
     for number, attachment in enumerate(tnef.attachments):
         meter.file()
         content = bytes(attachment.data or b"")
@@ -692,16 +809,79 @@ def _tnef(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
         shown = vietnamese.nfc(shown.strip("\0")) or f"attachment {number + 1}"
         result.names.append(shown)
         result.members.append(Member(shown, content))
+        if not content:  # an object or a message that is kept otherwise
+            result.cannot("unknown_container", shown)
+    properties = [*tnef.msgprops, *tnef.mapiprops]
+    result.subject = next((_text(one.data) for one in properties if one.name in (TNEF.ATTSUBJECT, 0x0037)), "")
     for label, content in (("body.txt", tnef.body), ("body.html", tnef.htmlbody)):
         if content:
             raw = content if isinstance(content, bytes) else str(content).encode("utf-8", errors="replace")
+            raw = raw.rstrip(b"\0")  # strings of the format end with one
             meter.add(len(raw))
             result.members.append(Member(label, raw, inline=True))
-    rtf = getattr(tnef, "rtfbody", None)
-    if rtf:
-        raw = rtf if isinstance(rtf, bytes) else str(rtf).encode("latin-1", errors="replace")
-        meter.add(len(raw))
-        result.members.append(Member("body.rtf", raw, inline=True))
+    if tnef._rtfbody:
+        _rtf_body(bytes(tnef._rtfbody), meter, result)
+
+
+#: What the dictionary of compressed RTF begins with ([MS-OXRTFCP] 2.1.2.1).
+_RTF_WORDS = (
+    rb"{\rtf1\ansi\mac\deff0\deftab720{\fonttbl;}{\f0\fnil \froman \fswiss \fmodern \fscript \fdecor "
+    rb"MS Sans SerifSymbolArialTimes New RomanCourier{\colortbl\red0\green0\blue0"
+    b"\r\n"
+    rb"\par \pard\plain\f0\fs20\b\i\u\tab\tx"
+)  # fmt: skip
+
+
+def _rtf_body(packed: bytes, meter: _Meter, result: Expansion) -> None:
+    """The body of an Outlook message as compressed RTF ([MS-OXRTFCP])."""
+    try:
+        raw = decompressed_rtf(packed)
+    except ValueError:
+        result.cannot("unknown_container", "body.rtf")
+        return
+    meter.add(len(raw))
+    result.members.append(Member("body.rtf", raw, inline=True))
+
+
+def decompressed_rtf(packed: bytes) -> bytes:
+    """Compressed RTF unpacked. Raises ValueError for what is none."""
+    if len(packed) < 16:
+        raise ValueError("no compressed RTF")
+    size, kind = struct.unpack_from("<I4s", packed, 4)
+    if kind == b"MELA":
+        return packed[16 : 16 + size]
+    if kind != b"LZFu":
+        raise ValueError("no compressed RTF")
+    window = bytearray(_RTF_WORDS.ljust(4096, b"\0"))
+    put, at, out = len(_RTF_WORDS), 16, bytearray()
+    while at < len(packed):
+        control = packed[at]
+        at += 1
+        for bit in range(8):
+            if at >= len(packed):
+                break
+            if control >> bit & 1:
+                reference = int.from_bytes(packed[at : at + 2], "big")
+                at += 2
+                start, length = reference >> 4, (reference & 15) + 2
+                if start == put:
+                    return bytes(out)
+                letters = [0] * length
+                for n in range(length):
+                    letters[n] = window[put] = window[(start + n) % 4096]
+                    put = (put + 1) % 4096
+                out += bytes(letters)
+            else:
+                out.append(packed[at])
+                window[put] = packed[at]
+                put, at = (put + 1) % 4096, at + 1
+    return bytes(out)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else ""
+    return (vietnamese.decode(value) if isinstance(value, bytes) else str(value)).strip("\0")
 
 
 def _eml(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
@@ -736,7 +916,13 @@ def _msg(data: bytes, name: str, meter: _Meter, result: Expansion) -> None:
             return b""
 
         subject, body, html = read((), "0037"), read((), "1000"), read((), "1013")
-        for label, content in (("subject.txt", subject), ("body.txt", body), ("body.html", html)):
+        for tag in ("0070", "0E1D"):  # other places of the subject
+            told = read((), tag)
+            result.words.append(told if isinstance(told, str) else vietnamese.decode(told))
+        if packed := read((), "1009"):
+            _rtf_body(packed if isinstance(packed, bytes) else packed.encode("latin-1", "replace"), meter, result)
+        result.subject = _text(subject)
+        for label, content in (("body.txt", body), ("body.html", html)):
             if content:
                 raw = content.encode("utf-8") if isinstance(content, str) else content
                 result.members.append(Member(label, raw, inline=True))
@@ -758,7 +944,8 @@ _READERS: dict[str, Callable[[bytes, str, _Meter, Expansion], None]] = {
     "zip": _zip,
     "rar": _rar,
     "7z": _libarchive,
-    "tar": _libarchive,
+    "tar": _tar,
+    "mbox": _mbox,
     "cab": _libarchive,
     "gz": _single(lambda: zlib.decompressobj(31), (".gz",)),
     "bz2": _single(bz2.BZ2Decompressor, (".bz2",)),
@@ -773,7 +960,7 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
     """Types whose signature stands in the file where another reader would find it: a polyglot (reliability.md 3.2).
 
     PDF: a ZIP, PE or HTML start in the first KiB, or a ZIP directory at the end. Anything else: a PDF header in the
-    first KiB, or a ZIP directory at the end of what is not a ZIP.
+    first KiB, a ZIP directory at the end of what is not a ZIP, or an archive that is found wherever it begins.
     """
     head, tail = data[:1024], data[-66_000:]
     ends_as_zip = _ends_as_zip(data, tail)
@@ -788,17 +975,29 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
             yield "html"
         if ends_as_zip:
             yield "zip"
-    elif type in ("jpg", "png", "gif", "bmp", "tiff", "webp", "rtf", "txt", "html", "doc", "xls", "ppt", "mp4"):
-        if b"%PDF-" in head and type not in ("txt", "html"):
+    elif type not in _HOLDS_OTHERS:
+        if b"%PDF-" in head and type not in _LINES:
             yield "pdf"
-        if ends_as_zip and type not in ("txt", "html"):
+        if ends_as_zip:
             yield "zip"
-        if b"Rar!\x1a\x07" in tail[-66_000:] and type in ("jpg", "png", "gif"):
-            yield "rar"
     elif (type in ("zip", "docx", "xlsx", "pptx", "odt", "ods") and not data.startswith(b"PK")) or (
         type in ("zip",) and b"%PDF-" in head
     ):
         yield "pdf" if b"%PDF-" in head else "unknown"
+
+
+    if type not in _HOLDS_OTHERS or type == "pdf":
+        # Programs for these look through the whole file; so many bytes do not come by chance.
+        if b"Rar!\x1a\x07" in data:
+            yield "rar"
+        if b"7z\xbc\xaf\x27\x1c" in data:
+            yield "7z"
+
+
+#: Types in which whole other files may lie as they are.
+_HOLDS_OTHERS = CONTAINERS | EXECUTABLE | {"docx", "xlsx", "pptx", "odt", "ods", "odp", "odg", "epub", "xps", "vsdx",
+    "ole", "doc", "xls", "ppt", "vsd", "pst", "one", "iso", "vhd", "pdf", "p7s", "p7m", "unknown", "empty"}  # fmt: skip
+_LINES = frozenset({"txt", "html", "csv", "json", "ics", "vcf", "xml", "svg", "sh", "py", "bat", "ps1", "js", "vbs"})
 
 
 def _ends_as_zip(data: bytes, tail: bytes) -> bool:

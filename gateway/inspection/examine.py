@@ -12,10 +12,12 @@ import base64
 import contextlib
 import datetime as dt
 import hashlib
+import io
 import re
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +34,17 @@ KEPT_TEXT = 100_000
 #: Pictures smaller than this on a side are logos and smileys, not pages.
 SMALLEST_PAGE = 500
 
-PAGED = frozenset({"pdf", "jpg", "png", "tiff"})
+PAGED = frozenset({"pdf", "jpg", "png", "tiff", "gif", "bmp", "webp"})
+#: Pictures in texts that are read as pages, of one message.
+PASTED = 4
+#: How deep files may lie in files that are no containers (a PDF in a PDF, a signature of a signature).
+DEEPEST = 8
 #: Types that hold text which nothing here reads.
-UNREADABLE = frozenset({"pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx", "djvu", "mdb", "unknown", "ole",
+UNREADABLE = frozenset({"uu", "pgp", "age", "one", "pst", "xps", "epub", "vsd", "vsdx", "djvu", "mdb", "unknown", "ole",
     "jp2", "psd",
-                        "heic", "webp", "bmp", "gif", "emf", "wmf", "sqlite", "dwg", "shp", "dicom",
+                        "heic", "emf", "wmf", "wdp", "svm", "sqlite", "dwg", "shp", "dicom",
                         "p7m"})  # fmt: skip
-_PICTURES = frozenset({"gif", "bmp", "webp", "emf", "wmf", "heic", "jp2", "psd"})
+_PICTURES = frozenset({"wdp", "svm", "emf", "wmf", "heic", "jp2", "psd"})
 
 Result = TypeVar("Result")
 Beside = Callable[[str], bytes | None]
@@ -154,6 +160,7 @@ class _Examiner:
         self.runs: list[CheckRun] = []
         self.texts: dict[str, str] = {}
         self.spent = containers.Spent()
+        self.pasted = 0  # pictures in texts that were read as pages
         #: what a signature inside a nested message was made over, by the signature's path
         self.signed_parts: dict[str, bytes] = {}
 
@@ -299,11 +306,13 @@ class _Examiner:
         for other in containers.foreign_signatures(data, kind):
             self.found("active", "polyglot", path, evidence=other)
         members: list[tuple[str, bytes, str, bool]] = []
-        if kind == "eml":
+        if kind in ("eml", "mht"):
             members = self.nested(data, path, depth, facts)
         elif kind in containers.CONTAINERS:
             members = self.expanded(data, name, kind, path, depth, facts)
         elif kind in text.READERS or kind in PAGED:
+            if data.startswith(b"PK"):
+                self.unlisted(data, kind, path)
             members = self.read(data, name, kind, path, facts, charset)
         elif kind in ("p7s", "p7m"):
             members = self.cms(data, kind, path, facts, beside)
@@ -312,7 +321,7 @@ class _Examiner:
                 "pgp"
                 if kind in ("pgp", "age")
                 else "unknown_container"
-                if kind in ("unknown", "ole")
+                if kind in ("unknown", "ole", "uu")
                 else "no_extractor"
             )
             facts["encrypted"] = kind in ("pgp", "age")
@@ -320,11 +329,12 @@ class _Examiner:
         self.files[place] = FileFacts(**facts)
         for member, content, declared_type, is_inline in members:
             below = f"{path}/{member}"
-            if depth + 1 > self.budget.container_depth and containers.sniff(content, member) in containers.CONTAINERS:
+            inner = containers.sniff(content, member)
+            if depth + 1 > (self.budget.container_depth if inner in containers.CONTAINERS else DEEPEST):
                 self.found("uninspectable", "too_deep", below)
                 self.files.append(
                     FileFacts(name=member, path=below, sha256=hashlib.sha256(content).hexdigest(), size=len(content),
-                              type=containers.sniff(content, member), depth=depth + 1)
+                              type=inner, depth=depth + 1)
                 )  # fmt: skip
                 continue
             self.file(
@@ -367,8 +377,18 @@ class _Examiner:
             f"{path}/{member}" for member in (expansion.names or [m.name for m in expansion.members])
         )[:2000]
         self.findings += [finding.model_copy(update={"about": path}) for finding in expansion.findings]
-        self.marks([Segment("tên tệp", member, None, "filename") for member in expansion.names], path)
+        self.marks(_names(expansion.names + expansion.words), path)
+        if expansion.subject:
+            self.marks([Segment("tiêu đề thư đính kèm", expansion.subject, None, "subject")], path)
         return [(m.name, m.data, m.declared_type, m.inline) for m in expansion.members]
+
+    def unlisted(self, data: bytes, kind: str, path: str) -> None:
+        """Office files are archives too: one whose directory is not all of it can be read in two ways."""
+        with contextlib.suppress(Exception):  # a broken one is told of by its reader
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                told = containers.unlisted(data, archive)
+            if told:
+                self.found("ambiguous", told, path)
 
     def nested(self, data: bytes, path: str, depth: int, facts: dict[str, Any]) -> list[tuple[str, bytes, str, bool]]:
         """A message inside: its subject and bodies are read like ours, its attachments are members."""
@@ -503,7 +523,7 @@ class _Examiner:
         self, data: bytes, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
     ) -> list[Segment]:
         """What is to be seen on the pages: scanned text, frames of marks, seals."""
-        if kind != "pdf" and (facts["inline"] or len(data) < 8_000):
+        if kind != "pdf" and len(data) < 8_000:
             return []
 
         def open_it() -> Any:
@@ -522,10 +542,37 @@ class _Examiner:
                 width, height = opened.size_mm(1)
                 if min(width, height) < SMALLEST_PAGE * 25.4 / 300:  # a logo, a portrait
                     return []
+            if kind != "pdf" and facts["inline"]:
+                self.glance(opened, path)
+                return []
             return self.seen(opened, kind, path, facts, content, boxes)
         finally:
             with contextlib.suppress(Exception):
                 opened.close()
+
+    def glance(self, opened: Any, path: str) -> None:
+        """A picture in a text is no document of its own, but one that looks like a page may be a scan with a mark."""
+        if not self.check("pages", path, lambda: _like_paper(opened), True, self.budget.file_seconds):
+            return
+        self.pasted += 1
+        if self.pasted > PASTED:
+            self.found("uninspectable", "unreadable_scan", path)
+            return
+        if self.can_read(path):
+            end = time.monotonic() + self.budget.ocr_seconds
+            found = self.recognised(path, end, lambda ocr, seconds: ocr.head(opened, seconds))
+            found += self.recognised(path, end, lambda ocr, seconds: ocr.read(opened, [1], seconds))
+            self.marks(found, path)
+
+        def frames() -> list[Finding]:
+            from gateway.inspection import frames
+
+            return frames.marks(opened)
+
+        # A red box round something is usual in pictures of a screen; only what is read in it counts here.
+        framed = self.check("frames", path, frames, [], self.budget.file_seconds)
+        marks = (one for one in framed if one.kind == "secrecy" and one.value in secrecy.LEVELS)
+        self.findings += [one.model_copy(update={"about": path}) for one in marks]
 
     def seen(
         self, opened: Any, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
@@ -635,6 +682,12 @@ class _Examiner:
         return self.check("ocr", path, lambda: work(ocr, seconds), [], seconds + 2)
 
 
+def _names(paths: list[str]) -> list[Segment]:
+    """Names of files and of the folders they lie in."""
+    pieces = dict.fromkeys(piece for path in paths for piece in re.split(r"[/\\\n]", path) if piece)
+    return [Segment("tên tệp", piece, None, "filename") for piece in pieces]
+
+
 def signed_by_name(name: str, files: Iterable[tuple[str, bytes]]) -> bytes | None:
     """The file that `x.pdf.p7s` (or `x.p7s`) beside it was made over: `x.pdf`, or the only other file of that stem."""
     stem = name.rsplit(".", 1)[0]
@@ -657,6 +710,12 @@ def _signed_part(message: mime.Message, signature: mime.Part, name: str, data: b
         return content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
     files = ((part.filename, part.decode(data)) for part in message.attachments if part.filename)
     return signed_by_name(name, files)
+
+
+def _like_paper(opened: Any) -> bool:
+    """Whether a picture is mostly as light as paper: photographs are not."""
+    small = opened.image(1, 24)
+    return bool((small.min(axis=2) > 170).mean() > 0.5)
 
 
 def _blank_header(segments: list[Segment]) -> bool:

@@ -26,7 +26,7 @@ _HEADER_LINES = 45  # how far the header zone reaches in text without pages; rul
 _SHORT = 160  # a mark line is short; a line longer than this is looked at cell by cell or not at all
 
 # Everything is matched on lower-cased, cleaned, composed text; capitals are judged on the text itself.
-_SECRET = r"(?:tuyệt\s*mật|tối\s*mật|mật)"
+_SECRET = r"(?:tuyệt[\s_.–-]*mật|tối[\s_.–-]*mật|mật)"
 _URGENT = r"(?:h(?:ỏa|oả)\s*tốc\s*hẹn\s*giờ|h(?:ỏa|oả)\s*tốc|thượng\s*khẩn|khẩn)"
 _EDGE = r"[^\w]*+"  # possessive: what follows is a letter, and going back would cost exponential time
 _COPY = (
@@ -38,17 +38,21 @@ _MARK_LINE = re.compile(
 )
 _FINDS_SECRET = re.compile(_SECRET)
 _FINDS_URGENT = re.compile(_URGENT)
+#: A mark whose letters are parted by anything at all: `MẬ T`, `M/Ậ/T`, `TUYỆT-MẬT`.
+_TIGHT = {"mật": "mật", "tốimật": "tối mật", "tuyệtmật": "tuyệt mật"}
+_NO_LETTER = re.compile(r"[\W_]+")
 _CELLS = re.compile(r"\t+|\s{2,}|[|¦│┃║▏▕]+")
 
 _LABEL = re.compile(
-    rf"(?:mức\s*)?độ\s*(?:bảo\s*)?mật\s*(?:[:：=|\t]|\s[-–—]\s|\s{{2,}}|\s*\n)[\s:|]*[\[(\"“'*_☑☒✓✔]*\s*"
+    r"(?<!các )(?<!những )(?:mức\s*)?độ\s*(?:bảo\s*)?mật\s*"
+    rf"(?:[:：=|\t]|\s[-–—]\s|\s{{2,}}|\s*\n)[\s:|]*[\[(\"“'*_☑☒✓✔]*\s*"
     rf"(?P<level>{_SECRET})(?P<after>\s*[\])\"”'*_]*\s*(?:\([abc]\))?)(?=$|\n|\t|\s{{2,}}|[.;,|/\])]|\s*[-–—]\s)"
 )
 _URGENCY_LABEL = re.compile(
     rf"(?:mức\s*)?độ\s*khẩn\s*(?:[:：=|\t]|\s[-–—]\s|\s{{2,}}|\s*\n)[\s:|]*[\[(\"“'*_☑☒✓✔]*\s*(?P<level>{_URGENT})"
     r"(?=\s*[\])\"”'*_]*\s*(?:$|\n|\t|[.;,|/\])]|\s{2,}|[-–—]))"
 )
-_OTHER_LEVEL = re.compile(rf"\s*[,/;|]\s*{_SECRET}\b")
+_OTHER_LEVEL = re.compile(rf"\s*(?:[,/;|•·–—-]|và|hoặc)\s*{_SECRET}\b")
 
 _REPLY = re.compile(
     r"(?:\s*(?:re|fw|fwd|tr|aw|sv|tl|ct|trả lời|chuyển tiếp|chuyển|v/v)\s*(?:\[\d+\]|\(\d+\))?\s*[:：]\s*)+",
@@ -58,7 +62,8 @@ _TAG = re.compile(
     rf"\s*[\[({{<【《«]\s*(?P<level>{_SECRET}|{_URGENT})(?:\s*[-–—,+/&]\s*(?:{_SECRET}|{_URGENT}))*\s*[\])}}>】》»]"
 )
 _LEAD = re.compile(
-    rf"\s*[*!#\"“_-]*\s*(?P<level>{_SECRET}|{_URGENT})\s*[*!\"”_]*\s*(?:[:：|_]|[-–—]{{1,2}}(?=\s|\w)|\s[-–—])"
+    rf"[^\w\[(]*+(?P<level>{_SECRET}|{_URGENT})[^\w:：|–—()-]*+(?:{_COPY}[^\w:：|–—()-]*+)?"
+    r"(?:[:：|_]|[-–—]{1,2}(?=\s|\w)|\s[-–—])"
 )
 _TAIL = re.compile(rf"(?:[-–—|_/]|\s{{2,}})\s*(?P<level>{_SECRET}|{_URGENT})\s*[.!*]*\s*$")
 
@@ -70,6 +75,10 @@ _RECALL = re.compile(rf"{_EDGE}tài\s*liệu\s*thu\s*hồi{_EDGE}")
 _KIND_OF_PAPER = re.compile(
     rf"{_EDGE}(?:tài\s*liệu|văn\s*bản|hồ\s*sơ|công\s*văn|thông\s*tin|công\s*điện|báo\s*cáo|"
     rf"tin)\s+(?P<level>{_SECRET}){_EDGE}"
+)
+_CLASSED = re.compile(
+    rf"{_EDGE}(?:dấu|phân\s*loại|cấp(?:\s*độ)?|mức(?:\s*độ)?|loại(?:\s*văn\s*bản|\s*tài\s*liệu)?|classification|"
+    rf"security(?:\s*level)?)\s*[:：]\s*(?P<level>{_SECRET}){_EDGE}"
 )
 _DECLASSIFIED = re.compile(rf"{_EDGE}giải\s*mật{_EDGE}(?:từ\s*[:：]?.*|\d.*)?")
 _BARE_MARK = re.compile(r"\W*(?:\[\s*mat\s*\]|tuyet\s*mat|toi\s*mat)\W*", re.IGNORECASE)
@@ -234,7 +243,7 @@ def _in_line(segment: Segment, lines: list[str], number: int, caseless: bool) ->
     lower = line.lower()
     yield from _labels(segment, lines, number, lower)
     if len(line) <= _SHORT:
-        whole = vietnamese.join_spaced_letters(line).strip()
+        whole = _whole(line)
         found = list(_whole_line(segment, lines, number, whole, caseless))
         if found:
             yield from found
@@ -242,6 +251,14 @@ def _in_line(segment: Segment, lines: list[str], number: int, caseless: bool) ->
     cells = [cell for cell in _CELLS.split(line) if cell.strip()]
     if len(cells) > 1:
         yield from _in_cells(segment, number, cells, caseless)
+
+
+def _whole(line: str) -> str:
+    """The line with spaced letters joined; a line that has the letters of one mark and no others is that mark."""
+    tight = _NO_LETTER.sub("", line) if len(line) < 60 else ""
+    if (mark := _TIGHT.get(tight.lower())) and not _MARK_LINE.fullmatch(line.lower()):
+        return mark.upper() if tight.upper() == tight else mark.capitalize() if _titled(tight) else mark
+    return vietnamese.join_spaced_letters(line).strip()
 
 
 def _labels(segment: Segment, lines: list[str], number: int, lower: str) -> Iterator[_Hit]:
@@ -269,6 +286,9 @@ def _whole_line(segment: Segment, lines: list[str], number: int, line: str, case
     if found := _KIND_OF_PAPER.fullmatch(lower):
         if capitals and not (caseless and not _stands_apart(lines, number)):
             yield _Hit("secrecy", _level(found["level"]), WEAK, segment, line=True)
+        return
+    if (found := _CLASSED.fullmatch(lower)) and _capitals(line[found.start("level") : found.end("level")], False):
+        yield _Hit("secrecy", _level(found["level"]), WEAK, segment, line=True)
         return
     if (
         "giải" in lower
@@ -331,7 +351,7 @@ def _mark_alone(
             wrapped = number >= _HEADER_LINES or len(before) > 60
         if capitals:
             yield _Hit("secrecy", level, WEAK if wrapped else STRONG, segment, line=True)
-        elif _titled(line):
+        elif _titled(line) and not _BEFORE.search(before):  # else the end of a sentence that was wrapped
             yield _Hit("secrecy", level, WEAK, segment, line=True)
     if urgencies and (capitals or _titled(line)):
         if _AFTER_URGENT.match(after) and len(before) > 30:
@@ -345,8 +365,13 @@ _AFTER_URGENT = re.compile(r"\W*(?:cấp|trương|thiết|hoang)\b")
 def _in_cells(segment: Segment, number: int, cells: list[str], caseless: bool) -> Iterator[_Hit]:
     header = (segment.page == 1 or (segment.page is None and number < _HEADER_LINES)) or segment.zone != "body"
     secret: list[tuple[str, str]] = []
-    for cell in cells:
-        cell = vietnamese.join_spaced_letters(cell).strip()
+    # Justified lines have wide gaps between their words: `BẢO  VỆ  BÍ  MẬT  NHÀ  NƯỚC`.
+    around = [(cells[n - 1].lower() if n else "", cells[n + 1].lower()) for n in range(len(cells) - 1)]
+    around.append((cells[-2].lower(), ""))
+    for cell, (before, after) in zip(cells, around, strict=True):
+        cell = _whole(cell)
+        if _BEFORE.search(before) or _AFTER.match(after):
+            continue
         lower = cell.lower()
         if len(cell) > 60 or not _MARK_LINE.fullmatch(lower) or not _capitals(cell, caseless):
             continue
@@ -356,7 +381,11 @@ def _in_cells(segment: Segment, number: int, cells: list[str], caseless: bool) -
     levels = {level for level, _ in secret}
     if levels:  # the three levels side by side are the heading of a table
         level = max(levels, key=LEVELS.index)
-        yield _Hit("secrecy", level, STRONG if header and len(levels) == 1 else WEAK, segment, line=True)
+        others = [cell for cell in cells if not any(cell.strip() == mark for _, mark in secret)]
+        # A table that counts documents of each level.
+        counted = len(others) > 1 and all(re.fullmatch(r"\s*[\d.,]{1,6}\s*", cell) for cell in others)
+        grade = STRONG if header and len(levels) == 1 and not counted else WEAK
+        yield _Hit("secrecy", level, grade, segment, line=True)
 
 
 # -- subjects, names, header fields --------------------------------------------------------------------------------
@@ -369,6 +398,10 @@ _JOINED_AFTER = {"khẩu", "mã", "độ", "thiết", "vụ", "danh", "ngữ", "
 
 def _in_title(segment: Segment) -> Iterator[_Hit]:
     """Subjects, values of fields and properties, file names: one line, the mark first in it, in brackets or alone."""
+    if segment.zone == "property" and "\n" in segment.text.strip():
+        for line in segment.text[:200_000].split("\n"):  # one value a line
+            yield from _in_title(Segment(segment.where, line, segment.page, segment.zone))
+        return
     raw = segment.text[:2000]
     views = [vietnamese.View("", vietnamese.clean(raw))]
     views += [vietnamese.View(v.charset, vietnamese.clean(v.text), v.caseless) for v in vietnamese.legacy_views(raw)]

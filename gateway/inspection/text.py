@@ -7,10 +7,13 @@ on the way (macros, scripts, actions, embedded files) is reported as findings of
 
 from __future__ import annotations
 
+import binascii
 import contextlib
+import html
 import io
 import itertools
 import logging
+import math
 import re
 import struct
 import zipfile
@@ -156,6 +159,8 @@ def _plain(data: bytes, text: Text, charset: str = "") -> None:
         text.cannot("too_large")
     text.add("nội dung", content)
     text.unsure += [Segment("nội dung", other) for other in vietnamese.readings(raw, charset) if other != content]
+    if content[:200].lstrip("\ufeff \t\r\n").startswith("<"):  # some programs look at the beginning, not at the name
+        text.unsure += markup.segments(content, "nội dung")
     if re.search(r"-----BEGIN PGP MESSAGE-----", content):
         text.encrypted = True
         text.findings.append(Finding(kind="uninspectable", value="pgp"))
@@ -247,10 +252,11 @@ class _Paragraphs(_Xml):
             self._style_caps = False
         elif name == "r":
             self._caps = self._style_caps
-        elif name == "caps":
-            self._caps = not any(value in ("0", "false", "off") for value in attributes.values())
+        elif name in ("caps", "smallCaps"):  # both show capitals
+            on = not any(value in ("0", "false", "off") for value in attributes.values())
+            self._caps = on or (self._caps and name == "smallCaps")
         elif name == "rPr":
-            if attributes.get("cap") == "all":
+            if attributes.get("cap") in ("all", "small"):
                 self._caps = True
         elif name in ("rStyle", "pStyle"):
             if any(value in self._upper for value in attributes.values()):
@@ -262,8 +268,10 @@ class _Paragraphs(_Xml):
             self._out().append("\n")
         elif name == "noBreakHyphen":
             self._out().append("-")
-        elif name == "sym":
-            self._out().append(" ")
+        elif name == "sym":  # by its number in a font; those of pictures lie in the private area
+            code = next((value for key, value in attributes.items() if key.endswith("char")), "")
+            point = int(code, 16) if re.fullmatch("[0-9A-Fa-f]{1,5}", code) else 32
+            self._out().append(chr(point) if 32 <= point < 0xE000 else " ")
         elif name in self._BOXES:
             self._box += 1
             self.boxes.append("\n")
@@ -336,6 +344,7 @@ class _Package:
         for info in self.archive.infolist()[:20_000]:
             self.infos[info.filename.replace("\\", "/").lstrip("/")] = info
         self.text = text
+        self.taken: set[str] = set()
         self._left = 160 << 20
 
     def names(self, pattern: str) -> list[str]:
@@ -344,6 +353,7 @@ class _Package:
 
     def read(self, name: str) -> bytes:
         info = self.infos[name]
+        self.taken.add(name)
         if info.flag_bits & 0x1:
             self.text.encrypted = True
             self.text.cannot("encrypted")
@@ -366,6 +376,7 @@ class _Package:
         data = self.read(name)
         if not data:
             return False
+        self.text.unsure += _attributes(data)
         try:
             handler.feed(data)
         except _Refused as refused:
@@ -388,6 +399,86 @@ _PLACES = (
     (r"ppt/(?:slideMasters|slideLayouts|notesMasters|handoutMasters)/[^/]+\.xml", "nền trang chiếu", "header"),
     (r"ppt/comments/[^/]+\.xml", "nhận xét", "comment"),
 )
+
+
+_MARKED = re.compile("=\\s*(?:\"([^\"<]*(?:[ẬậỐố\u0323]|&#)[^\"<]*)\"|'([^'<]*(?:[ẬậỐố\u0323]|&#)[^'<]*)')")
+#: Parts that hold no words of the writer: looked into only for attributes with a letter of a mark.
+_NOISE = re.compile(
+    r"(?:.*/)?(?:theme|_rels|fonts|printerSettings|revisions)/.*|\[Content_Types\]\.xml|.*\.rels|layout-cache|mimetype"
+    r"|word/(?:settings|webSettings|styles|stylesWithEffects|numbering|people|comments(?:Ids|Extended|Extensible))\.xml"
+    r"|ppt/(?:viewProps|tableStyles|commentAuthors)\.xml|xl/(?:calcChain|metadata)\.xml|META-INF/manifest\.xml"
+    r"|settings\.xml|Configurations2/.*|manifest\.rdf",
+    re.IGNORECASE,
+)
+#: Bytes of Office itself that nothing opens by themselves; they are passed over only where they are of no known type.
+_OPAQUE = re.compile(
+    r"printerSettings\d*\.bin|.*\.(?:odttf|fntdata|sigs|dat|wdp)|layout-cache|vba(?:Project|Data).*", re.IGNORECASE
+)
+
+
+def _attributes(data: bytes) -> list[Segment]:
+    """Values of attributes that hold a letter of a mark: names, prompts, number formats, titles."""
+    source = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
+    values = {html.unescape(one[1] or one[2]): None for one in _MARKED.finditer(source)}
+    pieces = dict.fromkeys(piece for value in list(values)[:2000] for piece in (value, *value.split('"')) if piece)
+    return [Segment("thuộc tính trong tệp", piece, None, "property") for piece in pieces if len(piece) < 300]
+
+
+def _rest(package: _Package, text: Text) -> None:
+    """What no reader of a package took: parts of other names than usual (programs follow relations, not names), chunks
+    of other formats, pictures, and files that merely lie in it."""
+    from gateway.inspection import containers
+
+    binary = bool(package.names(r"xl/workbook\.bin"))
+    for name, info in package.infos.items():
+        if name in package.taken or name == "mimetype" or info.is_dir() or not info.file_size:
+            continue
+        if binary and re.fullmatch(r"xl/.*\.bin", name):
+            continue  # records of a binary workbook, read above
+        if len(text.embedded) + len(text.pictures) > 500:
+            text.cannot("too_many")
+            return
+        content = package.read(name)
+        base = name.rsplit("/", 1)[-1]
+        start = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start.startswith(b"<") and (name.endswith((".xml", ".vml", ".rdf")) or b"xmlns" in content[:4000]):
+            text.unsure += _attributes(content)
+            if re.search(rb"<(?:\w+:)?macrosheet\b", content[:4000]):
+                text.active("macro", name)
+            if not _NOISE.fullmatch(name):
+                _part(content, name, text)
+            continue
+        kind = containers.sniff(content, base)
+        if kind in _RASTER:
+            if len(content) >= SMALL_PICTURE:
+                text.pictures.append((base, content))
+        elif not (kind == "unknown" and _OPAQUE.fullmatch(base)) and kind not in ("emf", "wmf", "wdp", "svm"):
+            text.embedded.append((base, content))
+
+
+#: Bytes below which a picture is no page, however it is packed.
+SMALL_PICTURE = 8_000
+_RASTER = frozenset(("jpg", "png", "tiff", "gif", "bmp", "webp"))
+
+
+def _part(content: bytes, name: str, text: Text) -> None:
+    """An XML part of no known name, read as each kind of part."""
+    for reader in (_Paragraphs(), _OpenDocument(), _Sheet([]), _Flat()):
+        try:
+            reader.feed(content)
+        except _Refused as refused:
+            text.damaged = True
+            text.cannot(refused.value)
+            return
+        if isinstance(reader, _Paragraphs):
+            pieces = ["".join(reader.body), "".join(reader.boxes), "\n".join(reader.watermarks)]
+        elif isinstance(reader, _OpenDocument):
+            pieces = ["".join(lines) for lines in reader.out.values()]
+        elif isinstance(reader, _Sheet):
+            pieces = ["\n".join(reader.rows), "\n".join(reader.margins)]
+        else:
+            pieces = [reader.text()]
+        text.unsure += [Segment(f"phần {name}", piece) for piece in pieces if piece.strip()]
 
 
 def _ooxml(data: bytes, text: Text) -> None:
@@ -434,6 +525,7 @@ def _ooxml(data: bytes, text: Text) -> None:
         fonts |= {value for _, attributes in flat.tags for value in attributes.values() if len(value) < 60}
     text.fonts = legacy_fonts(sorted(fonts))
     _ooxml_active(package, text)
+    _rest(package, text)
 
 
 def _capital_styles(package: _Package) -> frozenset[str]:
@@ -442,7 +534,7 @@ def _capital_styles(package: _Package) -> frozenset[str]:
     for name in package.names(r"word/styles\.xml"):
         source = package.read(name).decode("utf-8", "replace")
         for found in re.finditer(r"<w:style\b[^>]*w:styleId=\"([^\"]+)\"[^>]*>(.*?)</w:style>", source, re.DOTALL):
-            if re.search(r"<w:caps(?:\s*/>|\s+w:val=\"(?:1|true|on)\")", found[2]):
+            if re.search(r"<w:(?:caps|smallCaps)(?:\s*/>|\s+w:val=\"(?:1|true|on)\")", found[2]):
                 result.add(found[1])
     return frozenset(result)
 
@@ -552,6 +644,8 @@ def _workbook(package: _Package, text: Text, fonts: set[str]) -> None:
         titles = [attributes.get("name", "") for tag, attributes in flat.tags if tag.rsplit(":", 1)[-1] == "sheet"]
         for title in titles:
             text.add("tên trang tính", title, zone="property")
+        named = flat.text().split("\n")[:2000]
+        text.unsure += [Segment("tên đã đặt", line.strip('"'), None, "property") for line in named]
     for name in package.names(r"xl/styles\.xml"):
         flat = _Flat()
         package.parse(name, flat)
@@ -582,10 +676,15 @@ def _ooxml_active(package: _Package, text: Text) -> None:
                     found[0],
                 ):
                     text.active("external_link", name)
+                if re.search(r"/(?:vbaProject|wordVbaData|xl(?:Intl)?Macrosheet)\"", found[0]):
+                    text.active("macro", name)
         elif lower == "word/document.xml" and info.file_size < 8 << 20:
             body = package.read(name)
             if re.search(rb"\bDDE(?:AUTO)?\b", body) and b"instrText" in body:
                 text.active("external_link", name)
+
+
+_ODF_LINES = frozenset(("text:p", "text:h", "svg:title", "svg:desc"))
 
 
 class _OpenDocument(_Xml):
@@ -611,7 +710,7 @@ class _OpenDocument(_Xml):
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if tag in self._ZONES:
             self._zones.append(self._ZONES[tag])
-        elif tag in ("text:p", "text:h"):
+        elif tag in _ODF_LINES:
             self._depth += 1
         elif tag in ("table:table-cell", "table:covered-table-cell"):
             self._in_cell += 1
@@ -632,7 +731,7 @@ class _OpenDocument(_Xml):
             self.out[self._zones[-1]].append("\n")
             if len(self._zones) > 1:
                 self._zones.pop()
-        elif tag in ("text:p", "text:h"):
+        elif tag in _ODF_LINES:
             self._depth -= 1
             self.out[self._zones[-1]].append(" " if self._in_cell and self._zones[-1] == "body" else "\n")
         elif tag in ("table:table-cell", "table:covered-table-cell"):
@@ -675,6 +774,7 @@ def _opendocument(data: bytes, text: Text) -> None:
         for line in flat.text().split("\n")[:200]:
             text.add("thuộc tính tệp (meta.xml)", line, zone="property")
     text.fonts = legacy_fonts(sorted(fonts))
+    _rest(package, text)
     if any(re.match(r"(?:Basic|Scripts)/", name) and not name.endswith(".xlb") for name in package.infos):
         text.active("macro", "Basic")
     for name, info in package.infos.items():
@@ -682,10 +782,28 @@ def _opendocument(data: bytes, text: Text) -> None:
             text.active("ole_object", name)
 
 
+_CODED = re.compile(rb">\s*+([A-Za-z0-9+/][A-Za-z0-9+/\s]{100,}+={0,2})\s*+<")
+
+
+def _loose_base64(coded: bytes) -> bytes:
+    letters = coded.translate(None, b" \t\r\n=")
+    letters = letters[:-1] if len(letters) % 4 == 1 else letters
+    return binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
+
+
 def _xml(data: bytes, text: Text) -> None:
+    from gateway.inspection import containers
+
     flat = _Flat()
-    flat.feed(bytes(data[:MAX_XML]))
+    raw = bytes(data[:MAX_XML])
+    flat.feed(raw)
     text.add("nội dung", flat.text())
+    text.unsure += _attributes(raw)
+    _part(raw, "", text)
+    for number, found in enumerate(_CODED.finditer(raw), 1):  # files in the text: edXML, flat Office
+        content = _loose_base64(found[1])
+        if containers.sniff(content) not in ("unknown", "txt") and len(text.embedded) < 200:
+            text.embedded.append((f"tep-{number}", content))
     if any(tag.lower().rsplit(":", 1)[-1] == "script" for tag, _ in flat.tags):
         text.active("script", "XML")
 
@@ -706,18 +824,24 @@ _RTF_SKIP = frozenset(
 _RTF_ZONES = {
     b"header": "header", b"headerl": "header", b"headerr": "header", b"headerf": "header", b"footer": "footer",
     b"footerl": "footer", b"footerr": "footer", b"footerf": "footer", b"footnote": "footer", b"annotation": "comment",
-    b"shptxt": "textbox", b"sv": "watermark", b"info": "property", b"fonttbl": "fonts",
+    b"shptxt": "textbox", b"sv": "watermark", b"info": "property", b"fonttbl": "fonts", b"htmltag": "page",
 }  # fmt: skip
 _FONT_CHARSETS = {163: "cp1258", 0: "", 1: "", 238: "cp1250", 204: "cp1251", 161: "cp1253", 128: "cp932", 134: "cp936"}
 
 
+_HEX = re.compile(rb"[0-9A-Fa-f][0-9A-Fa-f\r\n]{8000,}+")
+
+
 def _rtf(data: bytes, text: Text) -> None:
     """Own reader: control words, groups, `\\uN` with `\\ucN`, `\\'xx` in the charset of the font, destinations."""
+    from gateway.inspection import containers
+
     codec, font = "cp1252", 0
     font_codecs: dict[int, str] = {}
     zone, skip, unicode_skip, pending = "body", False, 1, 0
     stack: list[tuple[str, bool, int, int, bool]] = []
     out: dict[str, list[str]] = {}
+    page: list[str] = []  # what RTF in the clothes of HTML ([MS-OXRTFEX]) shows in a mail program
     raw = bytearray()
     starred = caps = False
 
@@ -725,14 +849,18 @@ def _rtf(data: bytes, text: Text) -> None:
         nonlocal raw
         if raw:
             chosen = font_codecs.get(font) or codec
-            out.setdefault(zone, []).append(bytes(raw).decode(chosen, "replace" if chosen != "cp1252" else "strict")
-                                            if chosen != "cp1252" else vietnamese._western(bytes(raw)))  # fmt: skip
+            piece = bytes(raw).decode(chosen, "replace") if chosen != "cp1252" else vietnamese._western(bytes(raw))
+            out.setdefault(zone, []).append(piece)
+            if zone in ("body", "page"):
+                page.append(piece)
             raw = bytearray()
 
     def put(piece: str) -> None:
         flush()
         if not skip:
             out.setdefault(zone, []).append(piece.upper() if caps else piece)
+            if zone in ("body", "page"):
+                page.append(piece)
 
     for found in _RTF.finditer(data):
         word, argument, code, symbol, brace, plain = found.groups()
@@ -762,7 +890,7 @@ def _rtf(data: bytes, text: Text) -> None:
                 font = number
             elif word == b"fcharset" and number is not None and zone == "fonts":
                 font_codecs[font] = _FONT_CHARSETS.get(number, "")
-            elif word == b"caps":
+            elif word in (b"caps", b"scaps"):
                 flush()
                 caps = number != 0
             elif word in (b"plain", b"pard"):
@@ -815,6 +943,13 @@ def _rtf(data: bytes, text: Text) -> None:
     labels = {"body": "nội dung", "header": "đầu trang", "footer": "cuối trang", "comment": "nhận xét",
         "textbox": "hộp văn bản",
               "watermark": "hình mờ", "property": "thuộc tính tệp"}  # fmt: skip
+    if out.pop("page", None):
+        text.unsure += markup.segments("".join(page), "nội dung")
+    if b"\\pict" in data:
+        for number, found in enumerate(itertools.islice(_HEX.finditer(data), 200), 1):
+            picture = bytes.fromhex(found[0].decode() if len(found[0].translate(None, b"\r\n")) % 2 == 0 else "")
+            if containers.sniff(picture) in _RASTER:
+                text.pictures.append((f"hình-{number}", picture))
     for name, pieces in out.items():
         content = "".join(pieces)
         if name == "property":
@@ -825,6 +960,10 @@ def _rtf(data: bytes, text: Text) -> None:
 
 
 # -- legacy Office -------------------------------------------------------------------------------------------------
+
+
+#: PNG and JPEG as they lie in the streams of legacy Office; what follows one does not disturb its reader.
+_RASTER_START = re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR|\xff\xd8\xff[\xe0\xe1\xdb]", re.DOTALL)
 
 
 def _ole_common(ole: Any, text: Text) -> None:
@@ -838,6 +977,11 @@ def _ole_common(ole: Any, text: Text) -> None:
         name.endswith("\x01ole10native") for name in lower
     ):
         text.active("ole_object", "OLE")
+    for stream in ("Data", "Pictures"):
+        if stream in names:
+            content = ole.openstream(stream).read()
+            for number, found in enumerate(itertools.islice(_RASTER_START.finditer(content), 100), 1):
+                text.pictures.append((f"hình-{number}", content[found.start() :]))
     for stream in ("\x05SummaryInformation", "\x05DocumentSummaryInformation"):
         if stream not in names:
             continue
@@ -1350,6 +1494,8 @@ def _pdf_annotations(page: Any, raw: Any, number: int, text: Text) -> bool:
 _WORDS = re.compile(r"[^\s\ufffe]+")
 #: A gap wider than this many times the height of a word parts columns; justified Vietnamese text stays below.
 COLUMN_GAP = 1.3
+#: Sine of twice the angle from which a letter counts as slanted, neither along nor across the page: about 8 degrees.
+SLANT = 0.27
 #: Lines further apart than this many times the usual step of the page have a gap between them.
 GAP = 1.22
 
@@ -1365,8 +1511,12 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
     rectangle = raw.FS_RECTF()
     handle, box = textpage.raw, raw.FPDFText_GetLooseCharBox  # the same height for all letters of a font
     words: list[tuple[float, float, float, float, str]] = []  # middle, height, left, right, word
+    slanted: list[str] = []  # a watermark: its letters stand on as many lines, so it keeps the order it was drawn in
     for found in _WORDS.finditer(content):
         first, last = found.start(), found.end() - 1
+        if abs(math.sin(2 * raw.FPDFText_GetCharAngle(handle, first))) > SLANT:
+            slanted.append(found[0])
+            continue
         if not box(handle, first, rectangle):
             return content
         x0, x1, y0, y1 = rectangle.left, rectangle.right, rectangle.bottom, rectangle.top
@@ -1377,6 +1527,8 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
         words.append(((y0 + y1) / 2, y1 - y0, x0, x1, found[0]))
     if not words:
         return content
+    if slanted:
+        slanted = ["", " ".join(slanted)]
     heights = sorted(word[1] for word in words)
     usual = max(heights[len(heights) // 2], 4.0)
     lines: list[list[tuple[float, float, float, float, str]]] = []
@@ -1400,7 +1552,7 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
             pieces.append("\t" if word[2] - before[3] > COLUMN_GAP * usual else " ")
             pieces.append(word[4])
         result.append("".join(pieces))
-    return "\n".join(result)
+    return "\n".join([*result, *slanted])
 
 
 READERS: dict[str, Any] = {
