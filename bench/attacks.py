@@ -1,32 +1,33 @@
 """Marks and programs hidden in mail and files by every trick found: each must be found or its message held.
 
-    python bench/attacks.py [--only CLASS] [--verbose]
+    ./run measure attacks [--only CLASS] [--verbose]
 
 Every attack is a whole mail with a mark of secrecy, or something that runs, where one program of a recipient shows it
 and a careless reader does not. The mail is examined and judged as the gateway would; what would go out is a hole.
 Prints one JSON object a class, and exits with 1 when anything passes.
 """
 
+# ruff: noqa: E501 - an attack is a row of a table
 from __future__ import annotations
 
 import argparse
 import base64
+import binascii
 import bz2
 import datetime as dt
 import gzip
 import io
 import json
+import lzma
 import quopri
 import struct
 import sys
 import tarfile
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from bench import text_corpus as corpus
 from gateway import directory, policy
@@ -34,7 +35,9 @@ from gateway.commands.policy import situation
 from gateway.config import Budget
 from gateway.inspection import examine
 from gateway.message import VIETNAM
+from tests.data.inspection import ole
 
+ROOT = Path(__file__).resolve().parent.parent
 MARK = "TUYỆT MẬT"
 PAPER = f"ỦY BAN NHÂN DÂN\nSố: 05/KH-UBND\n{MARK}\nKính gửi: các đơn vị"
 SENDER, TO = "vanthu@sxd.hochiminhcity.gov.vn", "vanthu@hochiminhcity.gov.vn"
@@ -262,8 +265,6 @@ def _text(charset: str, data: bytes, encoding: str = "base64") -> bytes:
 
 def _cp1258(text: str) -> bytes:
     """With the tone behind its vowel, as windows-1258 writes it."""
-    import unicodedata
-
     out = []
     for letter in unicodedata.normalize("NFC", text):
         pieces = unicodedata.normalize("NFD", letter)
@@ -370,7 +371,7 @@ _SUBJECTS: dict[str, str | bytes] = {
     "after re and fw": "Re: Fwd: RE: " + _word(_TAGGED),
     "after a number in brackets": _word("[HT#123] " + _TAGGED),
     "after ext": _word("[EXTERNAL] " + _TAGGED), "after a list name": _word("[Văn thư] " + _TAGGED),
-    "zero width": _word(_TAGGED.replace("M", "M\u200b")), "composed": _word(__import__("unicodedata").normalize("NFD", _TAGGED)),
+    "zero width": _word(_TAGGED.replace("M", "M\u200b")), "composed": _word(unicodedata.normalize("NFD", _TAGGED)),
     "letters apart": _word("[T U Y Ệ T  M Ậ T] x"), "wide brackets": _word(f"［{MARK}］ x"),
     "Cyrillic": _word("[ТUYỆТ МẬТ] x"), "full width": _word("[ＴＵＹỆＴ ＭẬＴ] x"), "bare": _word(MARK),
     "with urgency": _word("[HỎA TỐC][TUYỆT MẬT] x"), "with a dash": _word(f"{MARK} - Kế hoạch"),
@@ -454,7 +455,7 @@ def _raw_zip(
             len(name.encode()), len(extra)) + name.encode() + extra + packed  # fmt: skip
     start = len(out)
     rows = central if central is not None else members
-    for (name, data), (at, _, real, packed) in zip(rows, places, strict=False):
+    for (name, _), (at, _, real, packed) in zip(rows, places, strict=False):
         out += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, flags, method, 0, 0, zlib.crc32(real), len(packed),
             len(real), len(name.encode()), 0, 0, 0, 0, 0, at - len(before) * 0) + name.encode()  # fmt: skip
     size = len(out) - start
@@ -533,16 +534,14 @@ ARCHIVES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "called epub": ("a.zip", lambda: _epub()),
     "cpio": ("a.cpio", lambda: _cpio()),
     "ar": ("a.ar", lambda: b"!<arch>\n" + b"a.docx/         0           0     0     100644  " + f"{len(SECRET_FILE):<10}".encode() + b"`\n" + SECRET_FILE),
-    "zlib": ("a.z", lambda: zlib.compress(PAPER.encode())), "lzma alone": ("a.lzma", lambda: __import__("lzma").compress(PAPER.encode(), format=2)),
+    "zlib": ("a.z", lambda: zlib.compress(PAPER.encode())), "lzma alone": ("a.lzma", lambda: lzma.compress(PAPER.encode(), format=2)),
     "Unix compress": ("a.Z", lambda: b"\x1f\x9d\x90" + bytes(200)), "lz4": ("a.lz4", lambda: b"\x04\x22\x4d\x18" + bytes(200)),
     "zstd": ("a.zst", lambda: b"\x28\xb5\x2f\xfd" + bytes(200)), "ace": ("a.ace", lambda: bytes(7) + b"**ACE**" + bytes(200)),
     "arj": ("a.arj", lambda: b"\x60\xea" + bytes(200)), "lzh": ("a.lzh", lambda: b"\x20\0-lh5-" + bytes(200)),
     "rar cut": ("a.rar", lambda: b"Rar!\x1a\x07\x01\x00" + bytes(200)), "rar in a program": ("a.exe", lambda: PROGRAM + b"Rar!\x1a\x07\x00"),
-    "7z cut": ("a.7z", lambda: b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(200)),
     "disk": ("a.img", lambda: bytes(510) + b"\x55\xaa" + bytes(4000) + SECRET_FILE),
     "ISO": ("a.iso", lambda: bytes(0x8001) + b"CD001" + bytes(4000) + SECRET_FILE),
-    "base64 in a text": ("a.txt", lambda: base64.encodebytes(SECRET_FILE)),
-    "uuencode in a text": ("a.txt", lambda: b"begin 644 a.docx\n" + b"".join(__import__("binascii").b2a_uu(SECRET_FILE[n : n + 45]) for n in range(0, len(SECRET_FILE), 45)) + b"`\nend\n"),
+    "uuencode in a text": ("a.txt", lambda: b"begin 644 a.docx\n" + b"".join(binascii.b2a_uu(SECRET_FILE[n : n + 45]) for n in range(0, len(SECRET_FILE), 45)) + b"`\nend\n"),
     "saved page of Word, base64": ("a.mht", lambda: _mht("base64")), "saved page of Word, quoted": ("a.mht", lambda: _mht("quoted-printable")),
     "saved page called doc": ("a.doc", lambda: _mht("base64")), "saved page called mhtml": ("a.mhtml", lambda: _mht("base64")),
     "saved page without MIME-Version": ("a.mht", lambda: _mht("base64").replace(b"MIME-Version: 1.0\r\n", b"")),
@@ -651,6 +650,49 @@ def _mht(encoding: str) -> bytes:
     )
 
 
+def _packed_rtf(text: str) -> bytes:
+    """Compressed RTF whose every piece is a letter of its own."""
+    raw, out = corpus.rtf(text), b""
+    for n in range(0, len(raw), 8):
+        out += b"\0" + raw[n : n + 8]
+    return struct.pack("<II4sI", len(out) + 12, len(raw), b"LZFu", zlib.crc32(out)) + out
+
+
+def _outlook(**streams: bytes) -> bytes:
+    given = {f"__substg1.0_{tag}": data for tag, data in streams.items()}
+    return ole.compound({"__properties_version1.0": bytes(32), **given})
+
+
+def _tnef(*attributes: tuple[int, int, bytes]) -> bytes:
+    out = struct.pack("<IH", 0x223E9F78, 1)
+    for level, kind, content in attributes:
+        out += struct.pack("<BII", level, kind, len(content)) + content + struct.pack("<H", sum(content) & 0xFFFF)
+    return out
+
+
+def _mapi(*properties: tuple[int, int, bytes]) -> bytes:
+    """A list of MAPI properties of variable length ([MS-OXTNEF] 2.1.3.3)."""
+    out = struct.pack("<I", len(properties))
+    for kind, tag, data in properties:
+        out += struct.pack("<HHII", kind, tag, 1, len(data)) + data + bytes(-len(data) % 4)
+    return out
+
+
+_wide = "utf-16-le"
+ARCHIVES |= {
+    "Outlook message, subject": ("a.msg", lambda: _outlook(**{"0037001F": f"[{MARK}] Họp".encode(_wide), "1000001F": "Xin chào".encode(_wide)})),
+    "Outlook message, topic": ("a.msg", lambda: _outlook(**{"0070001F": f"[{MARK}] Họp".encode(_wide), "1000001F": "Xin chào".encode(_wide)})),
+    "Outlook message, body": ("a.msg", lambda: _outlook(**{"1000001F": PAPER.encode(_wide)})),
+    "Outlook message, HTML": ("a.msg", lambda: _outlook(**{"10130102": f"<p>{MARK}</p>".encode(), "1000001F": "Xin chào".encode(_wide)})),
+    "Outlook message, packed RTF": ("a.msg", lambda: _outlook(**{"10090102": _packed_rtf(PAPER), "1000001F": "Xin chào".encode(_wide)})),
+    "Outlook message, broken RTF": ("a.msg", lambda: _outlook(**{"10090102": bytes(40), "1000001F": "Xin chào".encode(_wide)})),
+    "winmail.dat, subject": ("winmail.dat", lambda: _tnef((1, 0x00018004, f"[{MARK}] Họp".encode() + b"\0"), (1, 0x0002800C, b"Xin chao\0"))),
+    "winmail.dat, packed RTF": ("winmail.dat", lambda: _tnef((1, 0x00069003, _mapi((0x102, 0x1009, _packed_rtf(PAPER)))))),
+    "winmail.dat, HTML": ("winmail.dat", lambda: _tnef((1, 0x00069003, _mapi((0x102, 0x1013, f"<html><p>{MARK}</p></html>".encode()))))),
+    "winmail.dat, an object": ("winmail.dat", lambda: _tnef((2, 0x00069002, struct.pack("<HIIHH", 1, 0, 0, 0, 0)), (2, 0x00018010, b"a.docx\0"))),
+    "winmail.dat cut": ("winmail.dat", lambda: _tnef((1, 0x0002800C, PAPER.encode()))[:60]),
+    "winmail.dat in an archive": ("a.zip", lambda: corpus.zipped({"winmail.dat": _tnef((1, 0x00069003, _mapi((0x102, 0x1009, _packed_rtf(PAPER)))))})),
+}  # fmt: skip
 for _name, (_file, _make) in ARCHIVES.items():
     attack("archive", _name, lambda f=_file, m=_make: attached(f, m()))
 
@@ -710,7 +752,6 @@ OFFICE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "small letters, caps": ("a.docx", lambda: _word_file(**{"word/document.xml": f"<w:document {_W}><w:body><w:p><w:r><w:rPr><w:caps/></w:rPr><w:t>tuyệt mật</w:t></w:r></w:p></w:body></w:document>"})),
     "small letters, small caps": ("a.docx", lambda: _word_file(**{"word/document.xml": f"<w:document {_W}><w:body><w:p><w:r><w:rPr><w:smallCaps/></w:rPr><w:t>tuyệt mật</w:t></w:r></w:p></w:body></w:document>"})),
     "field result": ("a.docx", lambda: _word_file(**{"word/document.xml": f'<w:document {_W}><w:body><w:p><w:fldSimple w:instr=" QUOTE &quot;{MARK}&quot; "><w:r><w:t>{MARK}</w:t></w:r></w:fldSimple></w:p></w:body></w:document>'})),
-    "field instruction only": ("a.docx", lambda: _word_file(**{"word/document.xml": f'<w:document {_W}><w:body><w:p><w:r><w:instrText> QUOTE "{MARK}" </w:instrText></w:r></w:p></w:body></w:document>'})),
     "content control": ("a.docx", lambda: _word_file(**{"word/document.xml": f"<w:document {_W}><w:body><w:sdt><w:sdtPr><w:alias w:val='{MARK}'/></w:sdtPr><w:sdtContent>{corpus._paragraphs('x')}</w:sdtContent></w:sdt></w:body></w:document>"})),
     "deleted text": ("a.docx", lambda: _word_file(**{"word/document.xml": f"<w:document {_W}><w:body><w:p><w:del><w:r><w:delText>{MARK}</w:delText></w:r></w:del></w:p></w:body></w:document>"})),
     "symbols": ("a.docx", lambda: _word_file(**{"word/document.xml": f"<w:document {_W}><w:body><w:p><w:r><w:t>TUYỆT M</w:t></w:r><w:r><w:t>Ậ</w:t></w:r><w:r><w:sym w:font='Arial' w:char='0054'/></w:r></w:p></w:body></w:document>"})),
@@ -751,7 +792,6 @@ OFFICE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "RTF binary picture": ("a.rtf", lambda: b"{\\rtf1\\ansi Xin chao\\par{\\pict\\pngblip\\bin" + str(len(_PAGE)).encode() + b" " + _PAGE + b"}}"),
     "RTF hidden": ("a.rtf", lambda: corpus.rtf("Xin chào").replace(b"\\f0 Xin", b"\\f0 {\\v " + corpus._rtf_coded(f"\n{MARK}\n").encode() + b"}Xin", 1)),
     "RTF field": ("a.rtf", lambda: corpus.rtf("Xin chào").replace(b"\\f0 Xin", b"\\f0 {\\field{\\*\\fldinst QUOTE}{\\fldrslt " + corpus._rtf_coded(f"\n{MARK}\n").encode() + b"}}Xin", 1)),
-    "RTF letters by number in an ignorable group": ("a.rtf", lambda: corpus.rtf("Xin chào").replace(b"\\f0 Xin", b"\\f0 {\\*\\xyz " + corpus._rtf_coded(f"\n{MARK}\n").encode() + b"}Xin", 1)),
     "RTF in HTML clothes": ("a.rtf", lambda: b"{\\rtf1\\ansi\\fromhtml1{\\*\\htmltag64 <p>TUY&#7878;T M&#7852;T</p>}\\htmlrtf Xin chao\\htmlrtf0}"),
     "RTF with a short head": ("a.rtf", lambda: b"{\\rt " + corpus.rtf(PAPER)[6:]),
     "RTF behind blanks": ("a.rtf", lambda: b"\r\n  " + corpus.rtf(PAPER)),

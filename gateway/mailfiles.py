@@ -107,7 +107,7 @@ def _mbox(path: Path) -> Iterator[Found]:
     number = 0
     try:
         with path.open("rb") as file:
-            for data in _split(file):
+            for data in split(file):
                 number += 1
                 if data is None:
                     yield Found(f"{path}#{number}", "mbox", problem=f"larger than {LARGEST >> 20} MiB")
@@ -118,7 +118,7 @@ def _mbox(path: Path) -> Iterator[Found]:
         yield Found(f"{path}#{number + 1}", "mbox", problem=error.strerror or "cannot be read")
 
 
-def _split(file: BinaryIO) -> Iterator[bytes | None]:
+def split(file: BinaryIO) -> Iterator[bytes | None]:
     """The messages of an mbox; None for one that is too large."""
     lines: list[bytes] = []
     total, begun, empty, line = 0, False, True, file.readline()

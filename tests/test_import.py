@@ -42,15 +42,15 @@ def quoted(data: bytes) -> bytes:
 def test_an_mbox_gives_back_what_was_put_in(bodies):
     messages = [b"Subject: %d\n\n" % n + b"".join(line + b"\n" for line in body) for n, body in enumerate(bodies)]
     whole = b"".join(b"From a@b Mon Nov  2 08:00:00 2026\n" + quoted(one) + b"\n" for one in messages)
-    assert list(mailfiles._split(io.BytesIO(whole))) == messages
+    assert list(mailfiles.split(io.BytesIO(whole))) == messages
     crlf = [one.replace(b"\n", b"\r\n") for one in messages]
-    assert list(mailfiles._split(io.BytesIO(whole.replace(b"\n", b"\r\n")))) == crlf
+    assert list(mailfiles.split(io.BytesIO(whole.replace(b"\n", b"\r\n")))) == crlf
 
 
 def test_lines_that_only_look_like_a_separator_split_nothing():
     inside = b"Subject: a\n\nKinh gui\n\nFrom Ha Noi, 2 November 2026\nwe write\n\nFrom now on\n\nHet\n"
     whole = b"From - Mon Nov  2 08:00:00 2026\n" + inside + b"\nFrom a@b 2026\nSubject: b\n\nx"
-    assert list(mailfiles._split(io.BytesIO(whole))) == [inside, b"Subject: b\n\nx"]
+    assert list(mailfiles.split(io.BytesIO(whole))) == [inside, b"Subject: b\n\nx"]
 
 
 def test_what_is_mail_and_what_is_not(tmp_path):

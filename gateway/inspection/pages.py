@@ -117,7 +117,7 @@ class Pages(Protocol):
 
 
 def open_pages(data: bytes, type: str) -> Pages:
-    """Open a file for looking at. type: short type as in FileFacts.type: pdf, jpg, png, tiff.
+    """Open a file for looking at. type: short type as in FileFacts.type: pdf, jpg, png, tiff, gif, bmp, webp.
 
     PageError when it is broken, encrypted, over the limits, or of another type.
     """
@@ -129,6 +129,8 @@ def open_pages(data: bytes, type: str) -> Pages:
         return ImagePages(data, [_jpeg_header(data)])
     if type == "png":
         return ImagePages(data, [_png_header(data)])
+    if type in ("gif", "bmp", "webp"):
+        return ImagePages(data, [_small_header(data, type)])
     raise PageError("no_extractor", f"no pages can be made of {type}")
 
 
@@ -641,6 +643,25 @@ def _png_header(data: bytes) -> _Header:
         at += 12 + length
     # Colour type 0 and 4 are grey; 3 is a palette, which may hold colours at any depth.
     return _Header(width, height, 1 if colour in (0, 4) else 3, bits, _credible(dpi))
+
+
+def _small_header(data: bytes, type: str) -> _Header:
+    """GIF, BMP and WebP: the size alone; they are pictures of a screen more often than of a page."""
+    width = height = 0
+    if type == "gif" and len(data) >= 10:
+        width, height = struct.unpack_from("<HH", data, 6)
+    elif type == "bmp" and len(data) >= 26:
+        core = struct.unpack_from("<I", data, 14)[0] == 12
+        width, height = struct.unpack_from("<HH" if core else "<ii", data, 18)
+    elif type == "webp" and len(data) >= 30:
+        if data[12:16] == b"VP8 ":
+            width, height = (n & 0x3FFF for n in struct.unpack_from("<HH", data, 26))
+        elif data[12:16] == b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif data[12:16] == b"VP8X":
+            width, height = (int.from_bytes(data[n : n + 3], "little") + 1 for n in (24, 27))
+    return _Header(abs(width), abs(height), 3, 8)
 
 
 def _jpeg_header(data: bytes) -> _Header:
