@@ -24,7 +24,7 @@ from gateway.classify import (
     has,
     padded,
 )
-from gateway.directory import Agency, Directory, Mailbox
+from gateway.directory import Agency, Directory, Mailbox, name_key
 from gateway.inspection.findings import FileFacts, SealState, SignatureState, Status
 from gateway.message import VIETNAM
 
@@ -868,7 +868,8 @@ def mailbox_use(c: Case) -> Answer:
 _SPECIAL = _types("dwg dxf shp gdb mdb accdb dicom dgn kml kmz gpkg mpp vsd vsdx skp rvt")
 _PICTURES = _types("jpg jpeg png tiff tif bmp gif heic webp")
 _ACCEPTED = _types("doc docx xls xlsx pdf zip rar")  # seed 002, Điều 6.2
-_ASIDE = _types("p7s p7m ics tnef eml txt html")  # parts a mail program makes, not files of the sender
+_ASIDE = _types("p7s p7m ics tnef eml")  # parts a mail program makes, not files of the sender
+_MADE = re.compile(r"ATT\d+\.(?:txt|html?)", re.IGNORECASE)  # text that Outlook and Exchange put beside files
 
 
 @rule(
@@ -961,7 +962,7 @@ def _format_hits(
 )
 def accepted_formats(c: Case) -> Answer:
     other = _ACCEPTED | _ASIDE | _SPECIAL | _PICTURES | _EXECUTABLE | {"ppt", "pptx"}
-    return _format_hits(c, lambda f: f.type not in other)
+    return _format_hits(c, lambda f: f.type not in other and not _MADE.fullmatch(f.name))
 
 
 @rule(
@@ -1621,10 +1622,12 @@ def _listed(text: str) -> list[tuple[str, str, str]]:
 )
 def file_list(c: Case) -> Answer:
     r = c.reading
-    if r.message_class != MessageClass.DOSSIER or len(r.files) < 3:
+    if r.message_class != MessageClass.DOSSIER:
         return "no dossier with several annexes"
     # the list stands in the body; a list inside a file is not compared, only noticed
     listed = _listed(c.situation.inspection.message.body_text)
+    if len(r.files) < 3 and len(listed) < 2:  # a list counts also when it is the annexes that are missing
+        return "no dossier with several annexes"
     if not listed:
         if any(
             has(padded(f.name.replace("_", " ")), (" danh muc ", f" {padded('danh mục').strip()} ")) for f in r.files
@@ -1922,6 +1925,11 @@ def meeting_papers(c: Case) -> Answer:
     return [Hit("meeting", evidence=hours, text="past" if late else "", facts=facts, values=values)]
 
 
+_OFFICES = tuple(
+    name_key(f"Văn phòng {name} {level}") for name in ("Ủy ban nhân dân", "UBND") for level in ("tỉnh", "thành phố")
+)
+
+
 @rule(
     "TM-02",
     "Lịch làm việc gửi trước khi đăng website ít nhất một giờ",
@@ -1940,6 +1948,9 @@ def work_calendar(c: Case) -> Answer:
     times = c.situation.history.calendar_publications
     if not times:
         return "no time of publication is known"
+    agency = c.reading.author_agency
+    if agency is not None and agency.level != "province" and not name_key(agency.name).startswith(_OFFICES):
+        return "not the calendar of the province's committee"
     nearest = min(times, key=lambda t: abs(t - c.situation.at))
     if nearest - c.situation.at >= dt.timedelta(hours=1):
         return []
