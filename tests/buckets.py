@@ -71,7 +71,7 @@ class Bucket:
                 ],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while True:
             with (
                 contextlib.suppress(OSError, urllib.error.URLError),
@@ -100,7 +100,7 @@ class Bucket:
 
     def make(self, name: str, *, lock: bool = False) -> str:
         """A bucket of this name. The first volumes of a fresh server take a moment to be ready for bytes."""
-        client, deadline = self.client(), time.monotonic() + 60
+        client, deadline = self.client(), time.monotonic() + 240
         client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=lock)
         while True:
             try:
@@ -114,4 +114,4 @@ class Bucket:
     def settings(self, bucket: str, **more: Any) -> dict[str, Any]:
         """For `store.s3` of gateway.yaml."""
         credentials = {"file": str(self.credentials)}
-        return {"endpoint": self.endpoint, "bucket": bucket, "credentials": credentials, "timeout": 10, **more}
+        return {"endpoint": self.endpoint, "bucket": bucket, "credentials": credentials, "timeout": 60, **more}

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,31 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: domains of the test province
 OURS = "tinhdemo.gov.vn"
+
+
+def out_of_proportion(whole: Callable[[], object], quarter: Callable[[], object]) -> str:
+    """What `whole` takes compared with `quarter`, the same over a quarter of the input, when it is far more than four
+    times as much (quadratic is sixteen times); empty when not.
+
+    Said only when five pairs of measurements agree: what disturbs one of them, on a machine that does other things,
+    disturbs no five, and what grows out of proportion does so each time.
+    """
+
+    def spent(work: Callable[[], object]) -> float:
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+
+    said = ""
+    for _ in range(5):
+        long = spent(whole)
+        if long < 0.5:  # CPU seconds below which nothing is asked
+            return ""
+        short = max(spent(quarter), spent(quarter))
+        if long <= 9 * short:
+            return ""
+        said = f"{long:.2f} s, a quarter of it {short:.2f} s"
+    return said
 
 
 class Sink:

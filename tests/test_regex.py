@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 import pypdf  # noqa: F401  # its import takes half a second and belongs to no input
@@ -12,12 +11,9 @@ import pytest
 from gateway import vietnamese
 from gateway.inspection import containers, document, examine, ocr, secrecy, text
 from gateway.inspection.segments import Segment
+from tests.harness import out_of_proportion
 
 SIZE = 64 << 10
-#: CPU seconds below which nothing is asked.
-SMALL = 0.5
-#: Four times the text may take so many times the time: linear is 4, quadratic 16.
-GROWTH = 9
 
 PIECES = (
     " ", ".", "/", "0", " 0", "1/", "…", "_", "-", "\t", "\n", " \n", "A", "a", "Đ", "A ", "M Ậ T ", "(", "[(",
@@ -60,21 +56,13 @@ def _everything(source: str) -> dict[str, Callable[[], object]]:
     return readings
 
 
-def _spent(reading: Callable[[], object]) -> float:
-    started = time.process_time()
-    reading()
-    return time.process_time() - started
-
-
 def _slow(source: str) -> dict[str, str]:
     """What takes time out of proportion to the text: a ratio on one machine, so that a slow one fails nothing."""
     slow = {}
     quarter = _everything(source[: len(source) // 4])
     for name, reading in _everything(source).items():
-        if (whole := _spent(reading)) > SMALL:
-            part = max(_spent(quarter[name]) for _ in range(2))
-            if min(whole, _spent(reading)) > GROWTH * part:
-                slow[name] = f"{whole:.2f} s, a quarter of it {part:.2f} s"
+        if said := out_of_proportion(reading, quarter[name]):
+            slow[name] = said
     return slow
 
 
