@@ -38,6 +38,17 @@ ESCAPES = {
     "big file": "os.write(os.memfd_create('x'), bytes(1 << 20))",
     "trace": "(_ for _ in ()).throw(OSError()) if ctypes.CDLL(None).ptrace(0, 0, 0, 0) == -1 else None",
     "descriptors": "[os.dup(2) for _ in range(100)]",
+    "a process": "os._exit(0) if os.fork() == 0 else os.wait()",
+    "another program": "os.execv('/bin/true', ['true'])",
+    "another program by posix_spawn": "os.posix_spawn('/bin/true', ['true'], {})",
+    "a signal to its daemon": "os.kill(os.getppid(), 0)",
+    "a signal to a group": "os.killpg(os.getpgid(os.getppid()), 0)",
+    "a signal by a descriptor": "os.pidfd_open(os.getppid())",
+    "memory that is shared": "_tried(ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600))",
+    "rights of a file": "os.chmod('gateway/__init__.py', 0o644)",
+    "owner of a file": "os.chown('gateway/__init__.py', -1, -1)",
+    "time of a file": "os.utime('gateway/__init__.py')",
+    "limits of another": "__import__('resource').prlimit(os.getppid(), 0)",
 }
 
 
@@ -47,6 +58,9 @@ def test_no_way_out(name: str) -> None:
 import ctypes, os, socket, sys
 from gateway.inspection import confine
 confine.confine(memory=1 << 30)
+def _tried(result):
+    if result < 0:
+        raise OSError
 try:
     {ESCAPES[name]}
 except (OSError, MemoryError) as error:
@@ -56,6 +70,22 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout == "stopped", (done.stdout, done.stderr[-500:])
+
+
+def test_threads_and_its_own_end_stay() -> None:
+    program = """
+import os, signal, sys, threading
+from gateway.inspection import confine
+confine.confine(memory=1 << 30)
+confine.allow_cpu(5)
+thread = threading.Thread(target=lambda: sys.stdout.write("ran"))
+thread.start()
+thread.join()
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.returncode) == ("ran", -15), done.stderr[-500:]
 
 
 def test_endless_computing_ends() -> None:
