@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import io
 import json
 import re
 import shutil
+import zipfile
 from collections import defaultdict
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -47,7 +49,7 @@ def made(file: dict[str, Any]) -> bytes:
         if kind == "pdf":
             return documents.pdf(written)
         if kind == "docx":
-            return documents.docx(written)
+            return in_font(documents.docx(written), file["font"]) if "font" in file else documents.docx(written)
         if kind == "scan":
             return documents.scan(written, seal=file.get("seal", ""))
         if kind == "jpg":
@@ -75,6 +77,13 @@ def made(file: dict[str, Any]) -> bytes:
         "exe": lambda: b"MZ" + bytes(58) + b"\x40\0\0\0PE\0\0" + bytes(500),
         "txt": lambda: "Nội dung".encode(),
     }[kind]()
+
+
+def in_font(data: bytes, font: str) -> bytes:
+    """A Word document with another font in place of Times New Roman."""
+    with zipfile.ZipFile(io.BytesIO(data)) as package:
+        members = {name: package.read(name).replace(b"Times New Roman", font.encode()) for name in package.namelist()}
+    return documents.plain_zip(members)
 
 
 def sizes(files: list[dict[str, Any]]) -> dict[str, int]:
