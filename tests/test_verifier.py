@@ -20,10 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 sys.path.insert(0, str(Path(__file__).parent.parent / "verifier"))
 import congvan_verify as cv
 
+from gateway import database as db
 from gateway import hashtree as ht
-from gateway.archive import canonical
+from gateway.archive import Archive, canonical
+from gateway.blobfile import ENCRYPTED, Keyring, read_wrapping_key
 from gateway.inspection.findings import FileFacts
-from tests.cases import case, close, mail, open_archive
+from gateway.store import Store
+from tests.cases import SETTINGS, case, close, mail, open_archive
 
 PROGRAM = Path(cv.__file__)
 SEED = 20261122
@@ -78,7 +81,7 @@ def audit(capsys, folder: Path, *more: object) -> tuple[int, set[str]]:
 
 
 def test_it_runs_alone_without_network_and_gateway(original, tmp_path):
-    for name in ("congvan_verify.py", "congvan_stamp.py"):
+    for name in ("congvan_verify.py", "congvan_blob.py", "congvan_stamp.py"):
         shutil.copy(PROGRAM.with_name(name), tmp_path)
     env = {"PATH": os.environ["PATH"], "PYTHONNOUSERSITE": "1"}
     script = (
@@ -131,7 +134,7 @@ def test_whole_is_called_whole(capsys, folder):
     for known in ("known0.note", "known1.note", "known2.note"):
         code, lines = check(capsys, "audit", "--json", "--key", key(folder), "--known", folder / known, folder)
         assert code == 0 and lines == [
-            {"ok": True, "leaves": MESSAGES, "cosigned": 0, "messages": MESSAGES, "notes": []}
+            {"ok": True, "leaves": MESSAGES, "cosigned": 0, "messages": MESSAGES, "unread": 0, "notes": []}
         ]
     code, lines = check(capsys, "audit", "--json", "--key", key(folder), folder)
     assert code == 0 and "outside" in lines[-1]["notes"][0]
@@ -220,6 +223,48 @@ def test_missing_and_planted_bytes(capsys, folder):
     code, lines = check(capsys, "audit", "--json", "--key", key(folder), folder)
     assert code == 1 and [one["kind"] for one in lines if "kind" in one] == ["blob_missing"]
     assert any("ab" * 32 in note for note in lines[-1]["notes"])
+
+
+def test_an_encrypted_store_is_read_with_its_key_and_told_of_without(capsys, tmp_path):
+    folder, outer, other = tmp_path / "data", tmp_path / "archive.key", tmp_path / "other.key"
+    outer.write_text("6b" * 32 + "\n")
+    other.write_bytes(b"o" * 32)
+    big = mail(9, 200_000)
+
+    async def fill():
+        keyring = Keyring(folder / "keys" / "store", lambda: [read_wrapping_key(outer)])
+        store = Store(folder / "blobs", kind=ENCRYPTED, keyring=keyring)
+        archive = Archive(db.Database.open(db.sqlite_url(folder / "gateway.db")), store, SETTINGS)
+        await archive.start()
+        for data in (mail(1), mail(2), big):
+            await archive.commit(case(data))
+        await archive.checkpoint()
+        await close(archive)
+
+    asyncio.run(fill())
+    without, opened = ("audit", "--json", "--key", key(folder)), ("--archive-key", outer)
+    for more in ((), ("--archive-key", other)):
+        code, (told,) = check(capsys, *without, *more, folder)
+        assert (code, told["messages"], told["unread"]) == (0, 0, 3) and "NOT checked" in told["notes"][0]
+    assert cv.main(["audit", "--key", key(folder), str(folder)]) == 0
+    assert "bytes of 0 messages read, 3 NOT (encrypted)" in capsys.readouterr().out
+    code, (told,) = check(capsys, *without, "--archive-key", other, *opened, folder)
+    assert (code, told["messages"], told["unread"]) == (0, 3, 0)
+    digest = hashlib.sha256(big).hexdigest()
+    path = folder / "blobs" / "sha256" / digest[:2] / f"{digest}.eml.enc"
+    data = path.read_bytes()
+    for place in (0, 6, 15, 40, 80, len(data) - 1, None):
+        path.unlink()
+        changed = data[:-20] if place is None else data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        path.write_bytes(changed)
+        code, lines = check(capsys, *without, *opened, folder)
+        assert (code, [one["kind"] for one in lines[:-1]]) == (1, ["blob_changed"]), place
+    path.write_bytes(data)
+    (folder / "keys" / "store").rename(tmp_path / "lost")  # an auditor may have a copy without them
+    code, lines = check(capsys, *without, *opened, folder)
+    assert (code, lines[-1]["unread"]) == (0, 3)
+    code = cv.main([*map(str, without), "--archive-key", str(tmp_path / "none"), str(folder)])
+    assert code == cv.USAGE and "none" in capsys.readouterr().err
 
 
 def test_a_lost_log_is_incomplete_not_fine(capsys, folder):

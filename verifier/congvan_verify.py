@@ -15,18 +15,16 @@ import base64
 import contextlib
 import datetime as dt
 import functools
-import gzip
 import hashlib
-import io
 import json
 import random
 import re
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import congvan_blob
 import congvan_stamp
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -394,8 +392,11 @@ def by_two(told: dict) -> bool:
 class Audit:
     """Goes through the log once, from the entries up. `damage`: kind, leaf, text. `notes`: worth a look."""
 
-    def __init__(self, folder: Path, policy: Policy, roots: list | None = None) -> None:
+    def __init__(
+        self, folder: Path, policy: Policy, roots: list | None = None, archive_keys: list[bytes] | None = None
+    ) -> None:
         self.folder = folder
+        self.opener = congvan_blob.Opener(folder, archive_keys or [])
         self.policy = policy
         self.stamp_roots = roots
         self.damage: list[tuple[str, int | None, str]] = []
@@ -408,7 +409,7 @@ class Audit:
         self.attested: list[tuple[int, float, str]] = []  # size, seconds, by whom: this tree was there at this time
         self.signed = 0
         self.cosigned = 0
-        self.encrypted = 0
+        self.unread = 0  # encrypted messages that could not be opened
 
     def wrong(self, kind: str, leaf: int | None, text: str) -> None:
         self.damage.append((kind, leaf, text))
@@ -645,45 +646,26 @@ class Audit:
             digests = random.Random(seed).sample(digests, min(sample, len(digests)))
         for digest in digests:
             path = self.folder / "blobs" / "sha256" / digest[:2] / f"{digest}.eml"
-            packed, encrypted = path.with_name(path.name + ".gz"), path.with_name(path.name + ".enc")
             leaf = self.blobs[digest][0]
             if not re.fullmatch("[0-9a-f]{64}", digest):
                 self.wrong("leaf_changed", leaf, "its digest is none")
-            elif path.is_file() or packed.is_file():
-                if file_digest(path if path.is_file() else packed) != digest:
+                continue
+            there = [one for end in ("", ".gz", ".enc") if (one := path.with_name(path.name + end)).is_file()]
+            try:
+                if there and self.opener.digest(there[0], digest) != digest:
                     self.wrong("blob_changed", leaf, digest)
-            elif encrypted.is_file():
-                self.encrypted += 1
-            elif digest not in self.disposed:
+            except congvan_blob.NoKey:
+                self.unread += 1
+            if not there and digest not in self.disposed:
                 self.wrong("blob_missing", leaf, digest)
-        if self.encrypted:
-            self.notes.append(f"{self.encrypted} messages are encrypted here, their bytes were not looked at")
+        if self.unread:
+            why = "none of the archive keys opens them" if self.opener.outer else "no --archive-key was given"
+            self.notes.append(f"{self.unread} messages are encrypted and their bytes were NOT checked: {why}")
         if sample is None:
             for path in sorted((self.folder / "blobs" / "sha256").glob("*/*")):
                 if path.name.partition(".eml")[0] not in self.blobs:
                     self.notes.append(f"bytes that no signed leaf names: {path.name}")
-        return len(digests) - self.encrypted
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a message as it was received; empty when its file was changed.
-
-    A `.gz` is gzip, then an empty member whose extra field holds the SHA-256 of the file before it: gzip by itself has
-    bits that nobody checks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if path.suffix == ".gz":
-            whole = file.read()
-            seal = bytes.fromhex("1f8b0804000000000000 2400 4356 2000") + hashlib.sha256(whole[:-58]).digest()
-            if whole[-58:] != seal + bytes.fromhex("03000000000000000000"):
-                return ""
-            file = gzip.GzipFile(fileobj=io.BytesIO(whole))
-        try:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-        except (OSError, EOFError, zlib.error):
-            return ""
-    return digest.hexdigest()
+        return len(digests) - self.unread
 
 
 def unbundle(data: bytes) -> Iterator[bytes]:
@@ -748,6 +730,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(
                 "--witness", action="append", default=[], help="URL of a witness, or a folder of notes"
             )
+            command.add_argument("--archive-key", action="append", default=[], help="key file of an encrypted store")
             command.add_argument("--sample", type=int, help="read the bytes of N messages only")
             command.add_argument("--seed", type=int)
             command.add_argument("folder")
@@ -765,13 +748,16 @@ def main(arguments: list[str] | None = None) -> int:
         policy = read_policy(given)
         ca = getattr(given, "tsa_ca", None)
         roots = congvan_stamp.read_roots(Path(ca)) if ca else None
-    except (Usage, OSError, UnicodeDecodeError, congvan_stamp.BadStamp) as error:
+        archive_keys = [congvan_blob.read_key(Path(one)) for one in getattr(given, "archive_key", [])]
+    except (Usage, OSError, ValueError, congvan_stamp.BadStamp) as error:
         print(f"congvan-verify: {error}", file=sys.stderr)
         return USAGE
     try:
         if given.command == "proof":
             return _proof(given, policy, roots)
-        return _consistency(given, policy) if given.command == "consistency" else _archive(given, policy, roots)
+        if given.command == "consistency":
+            return _consistency(given, policy)
+        return _archive(given, Audit(Path(given.folder), policy, roots, archive_keys))
     except (OSError, UnicodeDecodeError) as error:
         print(f"congvan-verify: {error}", file=sys.stderr)
         return INCOMPLETE
@@ -808,14 +794,13 @@ def _say(given: argparse.Namespace, answer: dict[str, object]) -> int:
     return INTACT if answer["ok"] else TAMPERED
 
 
-def _archive(given: argparse.Namespace, policy: Policy, roots: list | None) -> int:
-    audit = Audit(Path(given.folder), policy, roots)
+def _archive(given: argparse.Namespace, audit: Audit) -> int:
     known = [Path(one).read_text() for one in given.known]
     if given.command == "audit":
-        known += fetched(given.witness, policy)
+        known += fetched(given.witness, audit.policy)
     audit.tree(known)
     read = audit.bytes(given.sample, given.seed) if given.command == "audit" else 0
-    if given.command == "audit" and not known and policy.quorum == "none":
+    if given.command == "audit" and not known and audit.policy.quorum == "none":
         audit.notes.append(
             "no checkpoint from outside was given: a history rewritten with the log's own key would not show"
         )
@@ -828,6 +813,7 @@ def _archive(given: argparse.Namespace, policy: Policy, roots: list | None) -> i
         "leaves": audit.signed,
         "cosigned": audit.cosigned,
         "messages": read,
+        "unread": audit.unread,
         "notes": audit.notes,
     }
     if given.json:
@@ -835,7 +821,9 @@ def _archive(given: argparse.Namespace, policy: Policy, roots: list | None) -> i
     else:
         for note in audit.notes:
             print(f"note: {note}")
-        print(f"{'intact' if not audit.damage else 'DAMAGED'}: {audit.signed} leaves, bytes of {read} messages read")
+        unread = f", {audit.unread} NOT (encrypted)" if audit.unread else ""
+        state = "DAMAGED" if audit.damage else "intact"
+        print(f"{state}: {audit.signed} leaves, bytes of {read} messages read{unread}")
     if not audit.damage:
         return INTACT
     return INCOMPLETE if all(kind == "log_incomplete" for kind, _, _ in audit.damage) else TAMPERED
