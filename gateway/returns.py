@@ -72,10 +72,10 @@ class Template(Settings):
 VALUES = {
     "abstract", "address", "agency_name", "case", "cert_since", "clerk_email", "clerk_phone", "detected_type",
     "document_code", "encoding_vi", "file_name", "font", "hours", "integrity_vi", "issued_date", "issuer",
-    "issuing_agency", "list", "list_item_vi", "mail_admin", "meeting_start", "n_found", "n_listed",
-    "official_address", "reason", "reason_en", "received_at", "received_date", "recipients", "security_officer",
-    "sender_address", "sender_display", "sha256", "signature_state_vi", "signing_time", "state_vi", "subject",
-    "subject_of_certificate", "time_source_vi", "until", "valid_from", "valid_to",
+    "issuing_agency", "limit", "list", "list_item_vi", "mail_admin", "meeting_start", "n_found", "n_listed",
+    "official_address", "outcome", "reason", "reason_en", "received_at", "received_date", "recipients",
+    "security_officer", "sender_address", "sender_display", "sha256", "signature_state_vi", "signing_time",
+    "state_vi", "subject", "subject_of_certificate", "time_source_vi", "until", "valid_from", "valid_to",
 }  # fmt: skip
 NAMES = (
     *(f"N{number:02}" for number in range(19)),
@@ -308,7 +308,10 @@ def notice(
         "recipients": ", ".join(recipients),
         "case": case,
         "received_at": _time(received_at),
+        "received_at_en": received_at.astimezone(VIETNAM).strftime("%d/%m/%Y %H:%M:%S (+07:00)"),
         "received_date": _date(received_at),
+        "outcome": _DELIVERED[0] if verdict.disposition == DELIVER_WARN and findings else "",
+        "outcome_en": _DELIVERED[1] if verdict.disposition == DELIVER_WARN and findings else "",
         "subject": "" if secret else _words(facts.subject),
         "sha256": "" if secret else sha256,
         "address": sender,
@@ -322,10 +325,13 @@ def notice(
         "signature_state_vi": _signature_state(document, inspection) if names == ["N00"] else "",
     }
     blocks = [_Block(_templates.get(name), values) for name in names]
-    blocks += [_Block(_template_of(one), {**values, **_finding_values(one, inspection)}, one) for one in findings]
+    blocks += [_Block(_told_with(one), {**values, **_finding_values(one, inspection)}, one) for one in findings]
     lead = blocks[0]
     more_vi = f" (và {len(blocks) - 1} điểm khác)" if len(findings) > 1 and not names else ""
-    subject = f"{lead.subject('vi')}{more_vi} / {lead.subject('en')}"
+    vi, en = lead.subject("vi").rstrip("."), lead.subject("en").rstrip(".")
+    if not vi.startswith("["):
+        vi, en = (mark + said for mark, said in zip(_MARKS.get(verdict.disposition, ("", "")), (vi, en), strict=True))
+    subject = f"{vi}{more_vi} / {en}"
     machine: dict[str, Any] = {
         "case": case,
         "received_at": received_at.astimezone(VIETNAM).isoformat(timespec="seconds"),
@@ -471,6 +477,30 @@ def alert_id(token: str, hostname: str) -> str:
 
 
 _RULE = "-" * 60
+#: Places that are no files, as a clerk calls them.
+_PLACES = {
+    "From": ("địa chỉ gửi (From)", "sender (From)"),
+    "Sender": ("địa chỉ gửi (Sender)", "sender (Sender)"),
+    "MAIL FROM": ("địa chỉ gửi trên phong bì", "envelope sender"),
+    "Reply-To": ("địa chỉ trả lời (Reply-To)", "reply address (Reply-To)"),
+    "To": ("địa chỉ nhận", "recipient"),
+    "body": ("nội dung thư", "body"),
+    "subject": ("tiêu đề thư", "subject"),
+    "headers": ("phần đầu thư", "header"),
+    "meeting": ("", ""),
+    "calendar": ("", ""),
+}
+_DELIVERED = (
+    "đã chuyển tới người nhận; các điểm dưới đây là lời nhắc, không phải gửi lại thông điệp này",
+    "delivered; what follows is a reminder, the message need not be sent again",
+)
+#: What begins a subject where the template of the first finding has no such word.
+_MARKS = {
+    DELIVER_WARN: ("[Nhắc] ", "[Reminder] "),
+    HOLD: ("[Tạm giữ] ", "[Held] "),
+    RETURN: ("[Trả lại] ", "[Returned] "),
+    REJECT_MALWARE: ("[Từ chối] ", "[Refused] "),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +518,10 @@ class _Block:
         return " ".join(fill(text, self.values).split())
 
     def body(self, language: str) -> str:
-        text = fill(self.template.vi if language == "vi" else self.template.en, self.values)
+        if language == "vi":
+            text = fill(self.template.vi, self.values)
+        else:  # a value with an English form of its own, such as a time
+            text = fill(self.template.en, {k: self.values.get(f"{k}_en", v) for k, v in self.values.items()})
         return "\n".join(row.rstrip() for row in text.strip().split("\n"))
 
     def details(self, language: str) -> list[tuple[str, str]]:
@@ -496,9 +529,11 @@ class _Block:
         if one is None:
             return []
         vi = language == "vi"
-        place = ", ".join(part for part in (_words(one.about), _words(one.where)) if part)
+        parts = (_words(_PLACES.get(part, (part, part))[0 if vi else 1]) for part in (one.about, one.where))
+        place = ", ".join(part for part in parts if part)
+        details = one.vi if vi else one.en
         rows = [
-            ("Chi tiết" if vi else "Details", one.vi if vi else one.en),
+            ("Chi tiết" if vi else "Details", details if details != self.subject(language) else ""),
             ("Vị trí" if vi else "Place", place),
             ("Căn cứ" if vi else "Legal basis", one.legal_basis),
             ("Cách khắc phục" if vi else "Cure", one.cure_vi if vi else one.cure_en),
@@ -512,6 +547,14 @@ def _template_of(finding: Finding) -> Template:
     return _templates.get(finding.notice) if known else Template()
 
 
+def _told_with(finding: Finding) -> Template:
+    """The words in a notice. A reminder has none where they are those of a return: the message was delivered, and the
+    finding itself says what to do."""
+    template = _template_of(finding)
+    reminder = finding.disposition <= DELIVER_WARN and not template.subject_vi.startswith("[Nhắc]")
+    return Template() if reminder else template
+
+
 def _title(text: str) -> str:
     """A subject without its `[Trả lại]`."""
     return re.sub(r"^\[[^]]*\]\s*", "", text)
@@ -521,10 +564,12 @@ def _text(blocks: Sequence[_Block], values: Mapping[str, str]) -> str:
     parts = []
     for language in ("vi", "en"):
         parts.append(_Block(_templates.get("head"), values).body(language))
-        numbered = len(blocks) > 1
-        for number, block in enumerate(blocks, 1):
+        numbered = sum(block.finding is not None for block in blocks) > 1
+        number = 0
+        for block in blocks:
             rows = []
             if block.finding is not None:
+                number += 1
                 lead = f"{number}. " if numbered else ""
                 rows.append(f"{lead}[{block.finding.rule}] {_title(block.subject(language))}")
             rows += [body] if (body := block.body(language)) else []

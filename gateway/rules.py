@@ -453,7 +453,7 @@ def malware(c: Case) -> Answer:
     ]
     for run in c.situation.inspection.runs:
         if run.check == "malware" and run.status in (Status.FAILED, Status.TIMED_OUT):
-            hits.append(Hit(run.about, "", run.status.value, HOLD, "failed", _run_facts(run)))
+            hits.append(Hit(run.about, "", run.status.value, HOLD, "failed", _run_facts(run), notice="plain"))
     return hits
 
 
@@ -492,7 +492,7 @@ def active_content(c: Case) -> Answer:
             told.add(found.about)
         else:
             disposition = WARN if found.value in ("external_link", "openaction") else HOLD
-            hits.append(Hit(found.about, found.where, found.value, disposition, "active", facts))
+            hits.append(Hit(found.about, found.where, found.value, disposition, "active", facts, notice="plain"))
     for file in c.situation.inspection.files:
         if file.type in _EXECUTABLE and file.path not in told:
             hits.append(
@@ -501,7 +501,7 @@ def active_content(c: Case) -> Answer:
     for found in c.findings("filename"):
         disposition = WARN if found.value in ("path", "homoglyph", "type_mismatch") else HOLD
         facts = _named(found.about, other="Tên tệp") | _worded(_FILENAMES, found.value)
-        hits.append(Hit(found.about, found.where, found.value, disposition, "name", facts))
+        hits.append(Hit(found.about, found.where, found.value, disposition, "name", facts, notice="plain"))
     return hits
 
 
@@ -628,7 +628,17 @@ def _free_recipients(c: Case) -> list[Hit]:
                     )
                 )
         elif target.free and c.settings.free_recipients == "citizens" and not reply and not r.to_citizen:
-            hits.append(Hit("To", evidence=target.address, text="recipient", facts=facts, recipients=(target.address,)))
+            hits.append(
+                Hit(
+                    "To",
+                    evidence=target.address,
+                    text="recipient",
+                    facts=facts,
+                    recipients=(target.address,),
+                    notice="N02",
+                    values={"address": target.address},
+                )
+            )
     return hits
 
 
@@ -1444,8 +1454,8 @@ def authorised_signer(c: Case) -> Answer:
     "No signature needed where origin is proved",
     WARN,
     text=Text(
-        "Văn bản {file} chưa ký số; được chuyển vì xác thực được nơi gửi.",
-        "{file} is not signed; it is passed on because its origin is proved.",
+        "Văn bản {file} chưa ký số; được chấp nhận vì xác thực được nơi gửi.",
+        "{file} is not signed; it is accepted because its origin is proved.",
         "Nên ký số văn bản.",
         "Better sign the document.",
     ),
@@ -1704,6 +1714,7 @@ def archive_open(c: Case) -> Answer:
             evidence=value,
             disposition=disposition,
             facts={"file": path, "reason_vi": _REASONS[value][0], "reason_en": _REASONS[value][1]},
+            values={"reason": f"{_REASONS[value][0]}, không kiểm tra được.", "reason_en": f"{_REASONS[value][1]}."},
         )
         for path, (value, disposition) in reasons.items()
     ]
@@ -1890,8 +1901,8 @@ _COMMITTEE_CHAIR = re.compile(
     WARN,
     "N13",
     text=Text(
-        "Cuộc họp bắt đầu lúc {start}; tài liệu gửi trước {hours} giờ, chậm hơn mức 24 giờ.",
-        "The meeting starts at {start}; the papers came {hours} hours before, less than 24.",
+        "Cuộc họp bắt đầu lúc {start}; tài liệu gửi trước khi họp {hours}, chậm hơn mức 24 giờ.",
+        "The meeting starts at {start}; the papers came {hours_en} before, less than 24 hours.",
         "Gửi tài liệu họp trước khi họp 24 giờ.",
         "Send meeting papers 24 hours ahead.",
     ),
@@ -1919,10 +1930,13 @@ def meeting_papers(c: Case) -> Answer:
     if lead >= dt.timedelta(hours=24):
         return []
     shown = f"{start.astimezone(VIETNAM):%H:%M ngày %d/%m/%Y}"
-    hours = f"{lead.total_seconds() / 3600:.1f}".replace(".", ",")
-    facts, late = {"start": shown, "hours": hours}, lead < dt.timedelta()
-    values = {"meeting_start": shown} | ({} if late else {"hours": hours})
-    return [Hit("meeting", evidence=hours, text="past" if late else "", facts=facts, values=values)]
+    late = lead < dt.timedelta()
+    whole, minutes = divmod(int(abs(lead).total_seconds()) // 60, 60)
+    told = {"hours": f"{whole} giờ {minutes:02} phút", "hours_en": f"{whole} hours {minutes:02} minutes"}
+    facts = {"start": shown, **told}
+    values = {"meeting_start": shown} | ({} if late else told)
+    evidence = f"{lead.total_seconds() / 3600:.1f}".replace(".", ",")
+    return [Hit("meeting", evidence=evidence, text="past" if late else "", facts=facts, values=values)]
 
 
 _OFFICES = tuple(
@@ -1961,6 +1975,12 @@ def work_calendar(c: Case) -> Answer:
     return [Hit("calendar", facts=facts)]
 
 
+_LIMITS = {
+    "trong ngày": "the same day",
+    "chậm nhất trong ngày làm việc tiếp theo": "at the latest on the next working day",
+}
+
+
 def next_working_day(day: dt.date, holidays: Iterable[dt.date]) -> dt.date:
     """The first day after `day` that is neither Saturday, Sunday nor a holiday."""
     off = frozenset(holidays)
@@ -1980,7 +2000,7 @@ def next_working_day(day: dt.date, holidays: Iterable[dt.date]) -> dt.date:
         "Văn bản[[ {code}]] ký ngày {signed}, gửi ngày {sent}.",
         "The document[[ {code}]] was signed on {signed} and sent on {sent}.",
         "Gửi văn bản điện tử ngay sau khi ký, {limit}.",
-        "Send documents right after signing ({limit}).",
+        "Send documents right after signing, {limit_en}.",
     ),
     future=Text(
         "Văn bản[[ {code}]] ghi ngày {signed}, sau ngày gửi {sent}.",
@@ -1998,7 +2018,7 @@ def same_day(c: Case) -> Answer:
     code = r.document.code.value if r.document and r.document.code else ""
     facts = {"code": code, "signed": _vn(r.issued_on), "sent": _vn(c.day), "limit": "trong ngày"}
     if r.issued_on > c.day:
-        return [Hit(r.main.path, evidence=str(r.issued_on), text="future", facts=facts)]
+        return [Hit(r.main.path, evidence=str(r.issued_on), text="future", facts=facts, notice="plain")]
     if r.issued_on == c.day:
         return []
     soft = c.day <= next_working_day(r.issued_on, {*c.settings.holidays, *c.directory.holidays})
@@ -2006,7 +2026,8 @@ def same_day(c: Case) -> Answer:
         return []
     if c.settings.dispatch == "next_working_day" and not r.urgency:
         facts["limit"] = "chậm nhất trong ngày làm việc tiếp theo"
-    return [Hit(r.main.path, evidence="late_soft" if soft else "late", facts=facts)]
+    values = {"limit": facts["limit"], "limit_en": _LIMITS[facts["limit"]]}
+    return [Hit(r.main.path, evidence="late_soft" if soft else "late", facts=facts | values, values=values)]
 
 
 @rule("TM-04", "Tin nhắn công vụ cho văn bản hỏa tốc", "Text message for very urgent documents", DELIVER)
@@ -2046,7 +2067,7 @@ for _id, _vi_title, _en_title in (
         {
             "": Text(
                 "Quy định {rules} bắt buộc đối với {agency} từ ngày {date}; trước ngày đó chỉ nhắc.",
-                "{rules} become mandatory for {agency} on {date}; until then only a reminder is given.",
+                "Mandatory for {agency} from {date}: {rules}; until then only a reminder is given.",
                 "Chuẩn bị thực hiện từ ngày {date}.",
                 "Be ready by {date}.",
             ),

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -460,3 +460,40 @@ def test_any_dsn_parses(some: list[Report], original: bytes, envid: str) -> None
 def test_a_second_parser_sees_the_same(data: bytes, types: str) -> None:
     told = subprocess.run(["reformime", "-i"], input=data, capture_output=True, check=True).stdout.decode()
     assert re.findall(r"^content-type: (\S+)", told, re.MULTILINE) == types.split()
+
+
+# ------------------------------------------------------------------------------------------- what a clerk reads
+
+
+def test_a_delivered_message_is_never_told_as_returned() -> None:
+    """The words of a return would make the clerk send again what has arrived."""
+    late = replace(FREE, disposition=returns.DELIVER_WARN)
+    pdf = replace(PDF, disposition=returns.DELIVER_WARN)
+    message = parse(notice(Verdict(returns.DELIVER_WARN, (late, pdf))))
+    assert message["Subject"].startswith("[Nhắc] Thư đi từ hộp thư miễn phí (và 1 điểm khác) / [Reminder] Mail from")
+    text = text_of(message)
+    assert "[Trả lại]" not in text and "[Returned]" not in text
+    assert "- Kết quả: đã chuyển tới người nhận" in text and "- Result: delivered" in text
+    assert "2. [FM-01] Tệp không phải .pdf." in text and "- Chi tiết: Tệp không phải .pdf." not in text
+    returned = text_of(parse(notice(Verdict(returns.RETURN, (FREE,)))))
+    assert "Kết quả" not in returned and "[MB-01] Sử dụng hộp thư không phải hộp thư công vụ" in returned
+
+
+def test_findings_of_held_mail_are_counted_from_one() -> None:
+    text = text_of(parse(notice(Verdict(returns.HOLD, (WAITS, replace(FREE, disposition=returns.HOLD))))))
+    assert "1. [AR-09]" in text and "2. [MB-01]" in text and "3. [" not in text
+    alone = text_of(parse(notice(Verdict(returns.HOLD, (WAITS,)))))
+    assert "[AR-09]" in alone and "1. [AR-09]" not in alone
+
+
+def test_places_and_times_are_words_of_the_language() -> None:
+    text = text_of(parse(notice(Verdict(returns.RETURN, (replace(FREE, about="From"),)))))
+    assert "- Vị trí: địa chỉ gửi (From)" in text and "- Place: sender (From)" in text
+    received = next(line for line in text.splitlines() if line.startswith("- Received:"))
+    assert "ngày" not in received
+
+
+def test_a_free_recipient_is_not_told_as_a_free_sender() -> None:
+    told = replace(FREE, notice="N02", recipients=("ai.do@gmail.com",), about="To")
+    text = text_of(parse(notice(Verdict(returns.RETURN, (told,)))))
+    assert "Địa chỉ nhận ai.do@gmail.com là hộp thư miễn phí. Thông điệp chưa được gửi" in text
