@@ -702,6 +702,56 @@ def font_called_structure() -> bytes:
     return append(data, {5: b"<< /Type /StructElem /Subtype /Type3 /BaseFont /Symbol >>"})
 
 
+#: A font whose shape for `1` is that of `9`.
+OTHER_LETTERS = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding << /Differences [49 /nine] >> >>"
+
+
+def _field_without_looks(form: bytes, look: bytes, font: bytes = HELVETICA) -> bytes:
+    """Signed, with a text field that has no appearance: viewers draw its value with the form's fonts."""
+    objects = simple(root=b"/AcroForm 7 0 R", page=b"/Annots [6 0 R]")
+    field = b"<< /Type /Annot /Subtype /Widget /FT /Tx /T (sum) /V (100) /F 4 /Rect [72 600 300 630] /P 3 0 R %s >>"
+    objects |= {6: field % look, 7: b"<< /Fields [6 0 R] %s >>" % form, 8: font}
+    return signed_simple(objects)
+
+
+def _form_again(data: bytes, key: bytes, value: bytes, more: dict[int, bytes] | None = None) -> bytes:
+    return append(data, {7: with_key(current(data, 7), key, value), **(more or {})})
+
+
+def field_font_added() -> bytes:
+    data = _field_without_looks(b"/DR << /Font << /Helv 8 0 R >> >> /DA (/Helv 0 Tf 0 g)", b"/DA (/F9 12 Tf 0 g)")
+    fresh = next_number(data)
+    return _form_again(data, b"DR", b"<< /Font << /Helv 8 0 R /F9 %d 0 R >> >>" % fresh, {fresh: OTHER_LETTERS})
+
+
+def field_fonts_added() -> bytes:
+    data = _field_without_looks(b"/DA (/Helv 0 Tf 0 g)", b"/DA (/Helv 12 Tf 0 g)")
+    fresh = next_number(data)
+    return _form_again(data, b"DR", b"<< /Font << /Helv %d 0 R >> >>" % fresh, {fresh: OTHER_LETTERS})
+
+
+def field_font_named() -> bytes:
+    data = _field_without_looks(b"/DR << /Font << /Helv 5 0 R /F9 8 0 R >> >> /DA (/Helv 0 Tf 0 g)", b"", OTHER_LETTERS)
+    return _form_again(data, b"DA", b"(/F9 12 Tf 0 g)")
+
+
+def field_font_changed() -> bytes:
+    """Without a /Type, as no viewer minds: it looks like one more list of names, which may grow."""
+    form = b"/DR << /Font << /Helv 8 0 R >> >> /DA (/Helv 0 Tf 0 g)"
+    data = _field_without_looks(form, b"", b"<< /Subtype /Type1 /BaseFont /Helvetica >>")
+    return append(data, {8: OTHER_LETTERS.replace(b"/Type /Font ", b"")})
+
+
+def field_encoding_grown() -> bytes:
+    font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding 9 0 R >>"
+    form = b"/DR << /Font << /Helv 8 0 R >> /Encoding << /E 9 0 R >> >> /DA (/Helv 0 Tf 0 g)"
+    objects = simple(root=b"/AcroForm 7 0 R", page=b"/Annots [6 0 R]")
+    objects[6] = b"<< /Subtype /Widget /FT /Tx /T (sum) /V (100) /F 4 /Rect [72 600 300 630] /P 3 0 R >>"
+    objects |= {7: b"<< /Fields [6 0 R] %s >>" % form, 8: font, 9: b"<< /BaseEncoding /WinAnsiEncoding >>"}
+    data = signed_simple(objects)
+    return append(data, {9: b"<< /BaseEncoding /WinAnsiEncoding /Differences [49 /nine] >>"})
+
+
 #: Name, maker. Every file must end in a state that is no kind of valid.
 ATTACKS: dict[str, Callable[[], bytes]] = {
     "usf: no byte range": usf(_RANGE, b""),
@@ -770,6 +820,11 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "two names: fields, pages": fields_called_pages,
     "two names: resources": resources_shared,
     "two names: font, structure": font_called_structure,
+    "font of a field: added": field_font_added,
+    "font of a field: added with all resources": field_fonts_added,
+    "font of a field: another named": field_font_named,
+    "font of a field: changed": field_font_changed,
+    "font of a field: encoding grown": field_encoding_grown,
     "seal repainted": seal_repainted,
     "two fields, one value": two_fields_one_value,
     "removed: form": removed_form,

@@ -93,6 +93,7 @@ EXPECTED = {
     "two names": {"TAMPERED"},
     "seal repainted": {"TAMPERED"},
     "two fields, one value": {"TAMPERED"},
+    "font of a field": {"TAMPERED"},
     "removed": {"removed"},
 }
 REASONS = {

@@ -219,9 +219,44 @@ class _Judge:
                 self.change.add(Level.CHANGED, f"/{key} of the form was changed")
         if self.new.get(now.get("NeedAppearances")) is True and self.old.get(was.get("NeedAppearances")) is not True:
             self.change.add(Level.ADDITIONS, "the form asks viewers to redraw its fields")
+        look = [key for key in ("DA", "Q") if was.get(key) != now.get(key)]
+        if (look or self._fonts(was, self.old) != self._fonts(now, self.new)) and self._drawn_by_viewers(was):
+            self.change.add(Level.CHANGED, "the letters of form fields that viewers draw themselves were changed")
         holders = frozenset({root, before.number} if isinstance(before, Ref) else {root})
         self._resources(was.get("DR"), now.get("DR"), holders)
         self._fields(was.get("Fields"), now.get("Fields"), 0)
+
+    def _fonts(self, form: Dict, view: View) -> frozenset[str]:
+        """Names of the fonts that default appearances may use."""
+        resources = view.get(form.get("DR"))
+        fonts = view.get(resources.get("Font")) if isinstance(resources, Dict) else None
+        return frozenset(fonts) if isinstance(fonts, Dict) else frozenset()
+
+    def _drawn_by_viewers(self, form: Dict) -> bool:
+        """Whether a field that is no signature has no appearance of its own: a viewer draws its value with the default
+        appearance and the form's fonts, so a font that is added later shows other letters."""
+        if self.old.get(form.get("NeedAppearances")) is True:
+            return True
+        waiting = list(self.old.get(form.get("Fields")) or ())
+        for _, page in pages(self.old):
+            waiting += self.old.get(page.get("Annots")) or ()
+        seen: set[int] = set()
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, Ref):
+                if one.number in seen or len(seen) > MAX_PAGES:
+                    continue
+                seen.add(one.number)
+            field = self.old.get(one)
+            if not isinstance(field, Dict):
+                continue
+            kids = self.old.get(field.get("Kids"))
+            waiting += kids if isinstance(kids, list) else ()
+            widget = field.get("Subtype") == "Widget" or not kids
+            bare = field.get("Subtype") in (None, "Widget") and widget and "AP" not in field
+            if bare and self._kind(one, self.old) not in ("Sig", ""):
+                return True
+        return False
 
     def _resources(self, before: Any, after: Any, holders: frozenset[int], depth: int = 0, kind: str = "") -> None:
         """The form's default resources may grow; what was there stays. Resources that a page shares may not even grow,
@@ -241,7 +276,7 @@ class _Judge:
             return
         for key, value in was.items():
             inner = self.old.get(value)
-            if depth < 2 and isinstance(inner, Dict) and "Type" not in inner:
+            if depth < 1 and isinstance(inner, Dict):  # the names of a kind; what a name stands for stays as it was
                 self._resources(value, now.get(key), holders, depth + 1, key)
             elif now.get(key) == value:
                 continue
