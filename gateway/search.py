@@ -317,8 +317,8 @@ def _number_keys(code: str) -> list[str]:
 
 def indexed(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of each field between blanks: without accents, and with them."""
-    with_accents = [accented(text) for text in texts]
-    return [_words(bare(text)) for text in with_accents], [_words(text) for text in with_accents]
+    with_accents = [_words(accented(text)) for text in texts]
+    return [bare(words) for words in with_accents], with_accents
 
 
 _WORD_OR_GAP = re.compile(rf"[^\W_]+|{GAP}")
