@@ -706,11 +706,11 @@ def font_called_structure() -> bytes:
 OTHER_LETTERS = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding << /Differences [49 /nine] >> >>"
 
 
-def _field_without_looks(form: bytes, look: bytes, font: bytes = HELVETICA) -> bytes:
+def _field_without_looks(form: bytes, look: bytes, eighth: bytes = HELVETICA) -> bytes:
     """Signed, with a text field that has no appearance: viewers draw its value with the form's fonts."""
     objects = simple(root=b"/AcroForm 7 0 R", page=b"/Annots [6 0 R]")
     field = b"<< /Type /Annot /Subtype /Widget /FT /Tx /T (sum) /V (100) /F 4 /Rect [72 600 300 630] /P 3 0 R %s >>"
-    objects |= {6: field % look, 7: b"<< /Fields [6 0 R] %s >>" % form, 8: font}
+    objects |= {6: field % look, 7: b"<< /Fields [6 0 R] %s >>" % form, 8: eighth}
     return signed_simple(objects)
 
 
@@ -719,9 +719,11 @@ def _form_again(data: bytes, key: bytes, value: bytes, more: dict[int, bytes] | 
 
 
 def field_font_added() -> bytes:
-    data = _field_without_looks(b"/DR << /Font << /Helv 8 0 R >> >> /DA (/Helv 0 Tf 0 g)", b"/DA (/F9 12 Tf 0 g)")
+    data = _field_without_looks(
+        b"/DR 8 0 R /DA (/Helv 0 Tf 0 g)", b"/DA (/F9 12 Tf 0 g)", b"<< /Font << /Helv 5 0 R >> >>"
+    )
     fresh = next_number(data)
-    return _form_again(data, b"DR", b"<< /Font << /Helv 8 0 R /F9 %d 0 R >> >>" % fresh, {fresh: OTHER_LETTERS})
+    return append(data, {8: b"<< /Font << /Helv 5 0 R /F9 %d 0 R >> >>" % fresh, fresh: OTHER_LETTERS})
 
 
 def field_fonts_added() -> bytes:

@@ -96,7 +96,13 @@ EXPECTED = {
     "font of a field": {"TAMPERED"},
     "removed": {"removed"},
 }
+LETTERS = "the letters of form fields that viewers draw themselves were changed"
 REASONS = {
+    "font of a field: added": LETTERS,
+    "font of a field: added with all resources": LETTERS,
+    "font of a field: another named": LETTERS,
+    "font of a field: changed": "object 8 (Type1) was changed",
+    "font of a field: encoding grown": "object 9 (dictionary) was changed",
     "usf: byte range of two": "no byte range of four numbers",
     "isa: page content": "/Contents of a page was changed",
     "isa: page added": "(Pages) was changed",
