@@ -375,10 +375,11 @@ class Policy:
         return self.profiles.get(name) or self.profiles[self.default]
 
     def basis(self, keys: Iterable[str], day: dt.date) -> str:
-        """The citations in force on that day; when none is, those that were."""
+        """The citations in force on that day; when none is, those that were, and at last those to come."""
         known = [self.citations[key] for key in keys if key in self.citations]
-        current = [c for c in known if (not c.from_ or c.from_ <= day) and (not c.to or day <= c.to)]
-        return "; ".join(c.vi for c in current or known)
+        begun = [c for c in known if not c.from_ or c.from_ <= day]
+        current = [c for c in begun if not c.to or day <= c.to]
+        return "; ".join(c.vi for c in current or begun or known)
 
     def observed(self) -> Iterator[tuple[str, dt.date]]:
         """Rules that are only observed, with their last day: every report shows them."""

@@ -62,6 +62,16 @@ def test_golden(path: Path, trial: trials.Trial, rules: policy.Policy, agencies:
         assert finding.legal_basis, f"{finding.rule} cites nothing under {verdict.profile}"
 
 
+def test_no_profile_cites_only_what_came_after_it(rules: policy.Policy) -> None:
+    """A letter of 2014 is not judged by a decree of 2020; what holds today is cited beside the directive."""
+    for profile in rules.profiles.values():
+        if profile.id == "national_2026" or profile.from_ is None:
+            continue
+        for name, rule in profile.rules.items():
+            cited = [rules.citations[key] for key in rule.basis]
+            assert not cited or any(c.from_ is None or c.from_ <= profile.from_ for c in cited), (profile.id, name)
+
+
 def test_every_golden_table_is_found() -> None:
     assert {path.stem for path in GOLDEN} >= {
         "binh_duong_2014", "bnv_2012", "ha_tinh_2014", "tien_giang_2009", "national_2026",
