@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,6 +13,14 @@ import hypothesis
 import pytest
 
 from tests import buckets, harness
+
+# The same surroundings wherever the tests run, for them and for the programs that they start. All they talk to is on
+# loopback, so no proxy; messages are plain and as wide as they like; peers that are not root reach their files.
+_OURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINES", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+for _name in [one for one in os.environ if one.lower().endswith("_proxy") or one in _OURS]:
+    del os.environ[_name]
+os.environ["NO_COLOR"] = "1"
+os.umask(0o022)
 
 # No example has a time to keep: the machine that runs the tests may be slow, and a speed is measured in bench/. For the
 # same reason Hypothesis must not give up because examples come slowly. The examples are the same in every run, so that

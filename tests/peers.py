@@ -281,8 +281,10 @@ def no_cyrus() -> str:
     if not (CYRUS / "usr/lib/cyrus/bin/imapd").exists():
         return "not unpacked by tests/packages.sh: cyrus-imapd"
     libraries = {"LD_LIBRARY_PATH": f"{CYRUS}/usr/lib/{os.uname().machine}-linux-gnu:{CYRUS}/usr/lib/cyrus"}
-    for program in ("imapd", "master"):
-        words = ["ldd", f"{CYRUS}/usr/lib/cyrus/bin/{program}"]
+    for program in ("lib/cyrus/bin/imapd", "lib/cyrus/bin/master", "lib/cyrus/bin/ctl_cyrusdb", "sbin/saslpasswd2"):
+        if not (CYRUS / "usr" / program).exists():
+            return f"not unpacked by tests/packages.sh: {program} for cyrus-imapd"
+        words = ["ldd", f"{CYRUS}/usr/{program}"]
         told = subprocess.run(
             words, env={**os.environ, **libraries}, capture_output=True, text=True, check=False
         ).stdout

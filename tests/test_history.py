@@ -226,5 +226,5 @@ def test_publications_of_the_sender_around_the_day(agencies: directory.Directory
 def test_an_unknown_agency_of_a_publication_is_told(tmp_path: Path) -> None:
     (tmp_path / "agencies.yaml").write_text("agencies:\n  - {id: vp, name: VP, level: unit}\n", "utf-8")
     (tmp_path / "publications.csv").write_text("agency,published_at\nvpp,2026-11-20T17:00\n", "utf-8")
-    with pytest.raises(ConfigError, match=r"publications\.csv:2.*unknown agency 'vpp', did you mean 'vp'"):
+    with pytest.raises(ConfigError, match=r"(?s)publications\.csv:2.*unknown agency 'vpp', did you mean 'vp'"):
         directory.load(tmp_path)

@@ -79,7 +79,9 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         # --no-sandbox: the tests may run as root in a container, and open nothing but our own pages
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=240_000
+        )
         yield opened
         opened.close()
 
@@ -107,6 +109,7 @@ def test_every_page_is_valid_html_without_script(published):
 def test_pages_in_the_browser(published, browser, width):
     wide, high, closely = WIDTHS[width]
     context = browser.new_context(viewport={"width": wide, "height": high})
+    context.set_default_timeout(240_000)
     page = context.new_page()
     trouble: list[str] = []
     page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
