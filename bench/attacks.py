@@ -28,6 +28,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench import text_corpus as corpus
 from gateway import directory, policy
@@ -106,7 +107,8 @@ class Court:
         config = ROOT / "config"
         self.policy = policy.load(config)
         self.agencies = directory.load(ROOT / "tests" / "data" / "policy" / "directory")
-        self.settings = examine.Settings(budget=Budget(ocr=ocr))
+        # Time enough on any machine: what is asked here is what is found, not how soon.
+        self.settings = examine.Settings(budget=Budget(ocr=ocr, seconds=1200, file_seconds=1200, ocr_seconds=1200))
 
     def judge(self, raw: bytes) -> tuple[str, list[str]]:
         """The disposition and the findings that made it."""
@@ -811,6 +813,236 @@ def _odt(inside: str) -> bytes:
 
 for _name, (_file, _make) in OFFICE.items():
     attack("office", _name, lambda f=_file, m=_make: attached(f, m()))
+
+
+# -- files: PDF and pictures -------------------------------------------------------------------------------------------
+
+_WORDS = "Kính gửi: các đơn vị trực thuộc\nĐề nghị các đơn vị báo cáo kết quả thực hiện nhiệm vụ năm 2026.\n" * 6
+
+
+def _sheets(*pages: Callable[[Any], None]) -> bytes:
+    """A PDF whose pages are drawn by functions of a reportlab canvas."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+    from reportlab.pdfgen import canvas
+
+    corpus.pdf("x")  # registers the font
+    assert pdfmetrics and TTFont
+    out = io.BytesIO()
+    sheet = canvas.Canvas(out, pagesize=(595, 842))
+    for draw in pages:
+        sheet.setFont("Serif", 12)
+        draw(sheet)
+        sheet.showPage()
+    sheet.save()
+    return out.getvalue()
+
+
+def _typed(text: str = _WORDS, top: int = 780) -> Callable[[Any], None]:
+    def draw(sheet: Any) -> None:
+        for number, line in enumerate(text.split("\n")):
+            sheet.drawString(60, top - 16 * number, line)
+
+    return draw
+
+
+def _pictured(data: bytes, box: tuple[float, float, float, float] = (0, 0, 595, 842)) -> Callable[[Any], None]:
+    from reportlab.lib.utils import ImageReader
+
+    return lambda sheet: sheet.drawImage(ImageReader(io.BytesIO(data)), *box)
+
+
+def _both(*draws: Callable[[Any], None]) -> Callable[[Any], None]:
+    def draw(sheet: Any) -> None:
+        for one in draws:
+            one(sheet)
+
+    return draw
+
+
+def _unseen(text: str = _WORDS) -> Callable[[Any], None]:
+    """Text that is not shown, as it lies under a scan that was read."""
+
+    def draw(sheet: Any) -> None:
+        lines = sheet.beginText(60, 780)
+        lines.setTextRenderMode(3)
+        for line in text.split("\n"):
+            lines.textLine(line)
+        sheet.drawText(lines)
+
+    return draw
+
+
+def _outlines(text: str = PAPER) -> Callable[[Any], None]:
+    """Text as filled shapes: to be seen, and no letter in the file."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("1", (900, 60 * (text.count("\n") + 1)), 1)
+    for number, line in enumerate(text.split("\n")):
+        ImageDraw.Draw(image).text((0, 60 * number), line, 0, ImageFont.truetype(str(corpus.font()), 40))
+
+    def draw(sheet: Any) -> None:
+        path = sheet.beginPath()
+        for y in range(image.height):
+            row = [image.getpixel((x, y)) for x in range(image.width)]
+            x = 0
+            while x < image.width:
+                if not row[x]:
+                    start = x
+                    while x < image.width and not row[x]:
+                        x += 1
+                    path.rect(60 + start / 2, 760 - y / 2, (x - start) / 2, 0.5)
+                x += 1
+        sheet.drawPath(path, fill=1, stroke=0)
+
+    return draw
+
+
+def _stamp(colour: str = "red") -> bytes:
+    """A stamp as a picture: the mark in a double frame."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (480, 110), "white")
+    drawing = ImageDraw.Draw(image)
+    drawing.rectangle((4, 4, 475, 105), outline=colour, width=4)
+    drawing.rectangle((14, 14, 465, 95), outline=colour, width=4)
+    drawing.text((70, 25), MARK, colour, ImageFont.truetype(str(corpus.font()), 48))
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()
+
+
+def _lying() -> bytes:
+    """The text layer says one thing, the letters another: the map to Unicode is exchanged."""
+    import re as _re
+
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import NameObject, StreamObject
+
+    writer = PdfWriter()
+    writer.append(PdfReader(io.BytesIO(corpus.pdf(PAPER + "\n" + _WORDS))))
+    fonts = writer.pages[0]["/Resources"]["/Font"]
+    for reference in fonts.values():
+        face = reference.get_object()
+        if "/ToUnicode" not in face:
+            continue
+        table = face["/ToUnicode"].get_object().get_data().decode("latin-1")
+        table = _re.sub(r"<([0-9A-Fa-f]{2})> <([0-9A-Fa-f]{4})>", lambda m: f"<{m[1]}> <{97 + int(m[1], 16) % 25:04X}>", table)
+        table = _re.sub(r"(?m)^<([0-9A-Fa-f]{2})> <[0-9A-Fa-f]{2}> \\[(.*?)\\]$", lambda m: m[0].replace("1EAC", "0041").replace("1EC6", "0045"), table)
+        table = table.replace("1EAC", "0041").replace("1EC6", "0045").replace("1eac", "0041").replace("1ec6", "0045")
+        stream = StreamObject()
+        stream._data = table.encode("latin-1")
+        face[NameObject("/ToUnicode")] = writer._add_object(stream)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def _changed(data: bytes, change: Callable[[Any], None]) -> bytes:
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter()
+    writer.append(PdfReader(io.BytesIO(data)))
+    change(writer)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def _box(name: str) -> Callable[[Any], None]:
+    from pypdf.generic import ArrayObject, FloatObject, NameObject
+
+    def change(writer: Any) -> None:
+        writer.pages[0][NameObject(name)] = ArrayObject([FloatObject(n) for n in (0, 0, 595, 300)])
+
+    return change
+
+
+def _turned(degrees: int, kind: str = "png") -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.open(io.BytesIO(_PAGE)).rotate(degrees, expand=True, fillcolor="white").save(out, kind, dpi=(150, 150))
+    return out.getvalue()
+
+
+def _frames(kind: str, *pages: bytes, **more: Any) -> bytes:
+    from PIL import Image
+
+    images = [Image.open(io.BytesIO(page)).convert(more.get("mode", "RGB")) for page in pages]
+    out = io.BytesIO()
+    images[0].save(out, kind, save_all=True, append_images=images[1:])
+    return out.getvalue()
+
+
+_PLAIN_PAGE = page_picture(_WORDS)
+PAPERS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "text": ("a.pdf", lambda: corpus.pdf(PAPER)),
+    "scan behind a typed page": ("a.pdf", lambda: _sheets(_typed(), _pictured(_PAGE))),
+    "scan behind three typed pages": ("a.pdf", lambda: _sheets(_typed(), _typed(), _typed(), _pictured(_PAGE))),
+    "scan between typed pages": ("a.pdf", lambda: _sheets(_typed(), _pictured(_PAGE), _typed(), _typed(), _typed())),
+    "scan before typed pages": ("a.pdf", lambda: _sheets(_pictured(_PAGE), _typed(), _typed())),
+    "stamp as a picture on a typed page": ("a.pdf", lambda: _sheets(_both(_typed(top=600), _pictured(_stamp(), (60, 700, 160, 36))))),
+    "stamp in black on a typed page": ("a.pdf", lambda: _sheets(_both(_typed(top=600), _pictured(_stamp("black"), (60, 700, 160, 36))))),
+    "false text under a scan": ("a.pdf", lambda: _sheets(_both(_unseen(), _pictured(_PAGE)))),
+    "false text under a scan, second page": ("a.pdf", lambda: _sheets(_typed(), _both(_unseen(), _pictured(_PAGE)))),
+    "white text under a scan": ("a.pdf", lambda: _sheets(_both(_typed(), _pictured(_PAGE)))),
+    "letters as paths": ("a.pdf", lambda: _sheets(_outlines())),
+    "letters as paths over unseen text": ("a.pdf", lambda: _sheets(_both(_unseen(), _outlines()))),
+    "letters as paths behind a typed page": ("a.pdf", lambda: _sheets(_typed(), _outlines())),
+    "a map to Unicode that lies": ("a.pdf", _lying),
+    "outside the crop box": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), _box("/CropBox"))),
+    "outside the media box": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), _box("/MediaBox"))),
+    "turned page": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), lambda w: w.pages[0].rotate(90))),
+    "empty password": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), lambda w: w.encrypt("", "chu"))),
+    "password": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), lambda w: w.encrypt("mat"))),
+    "AES-256, empty password": ("a.pdf", lambda: _changed(corpus.pdf(PAPER), lambda w: w.encrypt("", "chu", algorithm="AES-256"))),
+    "words before": ("a.pdf", lambda: b"Xin chao\n" * 50 + corpus.pdf(PAPER)),
+    "many words before": ("a.pdf", lambda: b"Xin chao\n" * 500 + corpus.pdf(PAPER)),
+    "many words before, a text by name": ("a.txt", lambda: b"Xin chao\n" * 500 + corpus.pdf(PAPER)),
+    "noise before": ("a.pdf", lambda: bytes(range(256)) * 2 + corpus.pdf(PAPER)),
+    "no header": ("a.pdf", lambda: corpus.pdf(PAPER)[9:]),
+    "no end": ("a.pdf", lambda: corpus.pdf(PAPER)[:-20]),
+    "no table": ("a.pdf", lambda: corpus.pdf(PAPER)[: corpus.pdf(PAPER).rindex(b"xref\n")]),
+    "a PDF behind a PDF": ("a.pdf", lambda: corpus.pdf(PAPER) + corpus.pdf(_WORDS)),
+    "a PDF before a PDF": ("a.pdf", lambda: corpus.pdf(_WORDS) + corpus.pdf(PAPER)),
+    "a ZIP behind a PDF": ("a.pdf", lambda: corpus.pdf(_WORDS) + corpus.zipped({"a.docx": SECRET_FILE})),
+    "a RAR behind a PDF": ("a.pdf", lambda: corpus.pdf(_WORDS) + b"Rar!\x1a\x07\x01\x00" + bytes(100)),
+    "a page in a PDF": ("a.html", lambda: b"<html><body>x</body></html><!--" + corpus.pdf(PAPER) + b"-->"),
+    "a PDF in a picture": ("a.jpg", lambda: _picture("jpeg") + corpus.pdf(PAPER)),
+    "a RAR in a picture": ("a.jpg", lambda: _picture("jpeg") + b"Rar!\x1a\x07\x00" + bytes(90000)),
+    "a 7z in a picture": ("a.png", lambda: _picture("png") + b"7z\xbc\xaf\x27\x1c" + bytes(90000)),
+    "a GIF that is a ZIP": ("a.gif", lambda: _picture("gif") + corpus.zipped({"a.docx": SECRET_FILE})),
+    "attached file": ("a.pdf", lambda: _changed(corpus.pdf(_WORDS), lambda w: w.add_attachment("a.docx", SECRET_FILE))),
+    "annotation": ("a.pdf", lambda: corpus._pdf_with(MARK, "annotation")), "form": ("a.pdf", lambda: corpus._pdf_with(MARK, "form")),
+    "bookmark": ("a.pdf", lambda: _changed(corpus.pdf(_WORDS), lambda w: w.add_outline_item(title=MARK, page_number=0))),
+    "page label": ("a.pdf", lambda: _changed(corpus.pdf(_WORDS), lambda w: w.set_page_label(page_index_from=0, page_index_to=0, prefix=MARK))),
+    "picture of a page": ("a.png", lambda: _PAGE), "picture, JPEG": ("a.jpg", lambda: page_picture(kind="jpeg")),
+    "picture, GIF": ("a.gif", lambda: page_picture(kind="gif")), "picture, BMP": ("a.bmp", lambda: page_picture(kind="bmp")),
+    "picture, WebP": ("a.webp", lambda: page_picture(kind="webp")), "picture, JPEG 2000": ("a.jp2", lambda: page_picture(kind="jpeg2000")),
+    "picture upside down": ("a.png", lambda: _turned(180)), "picture on its side": ("a.png", lambda: _turned(90)),
+    "TIFF, second page": ("a.tif", lambda: _frames("tiff", _PLAIN_PAGE, _PAGE)), "GIF, second frame": ("a.gif", lambda: _frames("gif", _PLAIN_PAGE, _PAGE)),
+    "PNG, second frame": ("a.png", lambda: _frames("png", _PLAIN_PAGE, _PAGE)), "WebP, second frame": ("a.webp", lambda: _frames("webp", _PLAIN_PAGE, _PAGE)),
+    "scans, tenth page": ("a.pdf", lambda: _sheets(*[_pictured(_PLAIN_PAGE)] * 9, _pictured(_PAGE))),
+    "PNG of a huge size": ("a.png", lambda: _huge_png()), "BMP of a huge size": ("a.bmp", lambda: b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 60000, 60000, 1, 24) + bytes(9000)),
+    "GIF of a huge size": ("a.gif", lambda: b"GIF89a" + struct.pack("<HH", 65000, 65000) + bytes(9000)),
+}  # fmt: skip
+
+
+def _huge_png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1 << 20)) * 10) + chunk(b"IEND", b"")
+
+
+for _name, (_file, _make) in PAPERS.items():
+    attack("paper", _name, lambda f=_file, m=_make: attached(f, m()))
+attack("paper", "picture in the text of a mail", lambda: mixed(
+    ("Content-Type: text/html\n", "<img src=cid:a>"),
+    ("Content-Type: image/png\nContent-ID: <a>\nContent-Disposition: inline\nContent-Transfer-Encoding: base64\n", coded(_PAGE)), kind="related"))
+attack("paper", "picture in an address of a page", lambda: html(f"<img src='data:image/png;base64,{base64.b64encode(_PAGE).decode()}'>"))
 
 
 def main() -> int:

@@ -728,6 +728,8 @@ class _Transaction:
             connection._dirty = False
             return
         stuffer = DotStuffer()
+        if wire.buffer:  # what is here already cannot be about a message that nobody sent yet
+            raise _Broken("4.5.0", "a reply before the message")
         connection.sending = True
         try:
             if self.letter.content.size <= BLOCK:
@@ -737,6 +739,8 @@ class _Transaction:
                 async for block in self.letter.content.blocks():
                     wire.write(stuffer.feed(block))
                     await wire.flushed(seconds.block, "while sending the message")
+                if wire.buffer[:1] in (b"2", b"3"):  # taken before it was whole: then not taken
+                    raise _Broken("4.5.0", "a reply before the end of the message")
                 wire.write(stuffer.end())
                 await wire.flushed(seconds.block, "while sending the message")
         except _Broken:

@@ -117,6 +117,14 @@ def test_all_refused_after_data_was_on_its_way() -> None:
     assert hop.offered == [b""] and hop.messages == []
 
 
+@pytest.mark.parametrize("early", ["250 2.0.0 taken", "550 5.0.0 no", "250-a | 250 b"])
+@pytest.mark.parametrize("pipelining", ["PIPELINING", "8BITMIME"])
+def test_an_answer_to_a_message_that_was_not_sent_yet_is_none(early: str, pipelining: str) -> None:
+    script = f"ehlo: 250-hop | 250 {pipelining}\ndata: 354 go | {early}\nend: drop"
+    outcomes, hop = run(play(script, letter("a@x.vn", "b@x.vn")))
+    assert [one.result for one in outcomes] == ["deferred"] * 2 and hop.messages == []
+
+
 def test_lmtp_answers_for_each_recipient() -> None:
     script = "ehlo: 250-hop | 250 PIPELINING\nend b@x.vn: 552 5.2.2 full"
     outcomes, _ = run(play(script, letter("a@x.vn", "b@x.vn"), protocol="lmtp"))

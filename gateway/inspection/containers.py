@@ -975,9 +975,13 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
             yield "html"
         if ends_as_zip:
             yield "zip"
+        if re.search(rb"%%EOF\s*+%PDF-", data):
+            yield "pdf"  # two files: which of them is shown depends on the end a program begins at
     elif type not in _HOLDS_OTHERS:
         if b"%PDF-" in head and type not in _LINES:
             yield "pdf"
+        elif b"%PDF-" in data and b"startxref" in data:
+            yield "pdf"  # behind more than readers must pass over; some look further
         if ends_as_zip:
             yield "zip"
     elif (type in ("zip", "docx", "xlsx", "pptx", "odt", "ods") and not data.startswith(b"PK")) or (

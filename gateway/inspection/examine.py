@@ -529,7 +529,12 @@ class _Examiner:
         def open_it() -> Any:
             from gateway.inspection import pages
 
-            return pages.open_pages(data, kind)
+            try:
+                return pages.open_pages(data, kind)
+            except pages.PageError as error:
+                if error.value == "too_large":
+                    self.found("uninspectable", "too_large", path)
+                raise
 
         opened = self.check("pages", path, open_it, None, self.budget.file_seconds)
         if opened is None:
@@ -545,6 +550,8 @@ class _Examiner:
             if kind != "pdf" and facts["inline"]:
                 self.glance(opened, path)
                 return []
+            if _moving(data, kind):
+                self.found("uninspectable", "no_extractor", path)  # of a moving picture only the first is read
             return self.seen(opened, kind, path, facts, content, boxes)
         finally:
             with contextlib.suppress(Exception):
@@ -588,8 +595,10 @@ class _Examiner:
         reading = (needed or stamped) and self.can_read(path)
         segments: list[Segment] = []
         end = time.monotonic() + self.budget.ocr_seconds
+        left = self.budget.ocr_seconds
         if reading:  # what carries marks, number and date comes before everything else
             segments = self.recognised(path, end, lambda ocr, seconds: ocr.head(opened, seconds))
+            left = end - time.monotonic()  # what frames and seals take is not taken from reading
             self.marks(segments, path)
         if scan:
 
@@ -634,9 +643,12 @@ class _Examiner:
             self.findings += [finding.model_copy(update={"about": path}) for finding in looked.findings]
         else:
             facts["seal_state"] = SealState.NOT_CHECKED
+        if not needed:
+            segments += self.unlettered(opened, path, content, scan)
         if reading and needed:
             sealed = max(facts.get("seals", ()), key=lambda one: one.score, default=None)
             signed_page = sealed.page if sealed else next((page for page, _ in boxes), None)
+            end = time.monotonic() + left
             rest = self.recognised(
                 path,
                 end,
@@ -653,6 +665,39 @@ class _Examiner:
             if not any(len(segment.text) > 40 for segment in segments):
                 self.found("uninspectable", "garbage_text" if content.layer == "garbage" else "unreadable_scan", path)
         return segments
+
+    def unlettered(self, opened: Any, path: str, content: text.Text, scan: bool) -> list[Segment]:
+        """What is to be seen and no text layer says, in a file that has one: scanned pages among typed ones, scans over
+        a text of their own, letters as drawings, and stamps put on as pictures. Looked at for marks alone."""
+        found = self.check("pages", path, lambda: (_unread(opened, content), _stamps(opened)), None)
+        if found is None or not (found[0] or found[1]) or not self.can_read(path):
+            return []
+        pages, stamps = found
+        end = time.monotonic() + self.budget.ocr_seconds
+        segments: list[Segment] = []
+        for number, crop in stamps:
+            segments += self.recognised(
+                path, end,
+                lambda ocr, seconds, n=number, c=crop: [
+                    Segment(f"trang {n} (hình)", ocr.recognise(c, seconds, block=True), n, "ocr")
+                ],
+            )  # fmt: skip
+        if 1 in pages:
+            segments += self.recognised(path, end, lambda ocr, seconds: ocr.head(opened, seconds))
+        if pages:
+            few = pages[: self.budget.ocr_pages]
+            segments += self.recognised(path, end, lambda ocr, seconds: ocr.read(opened, few, seconds))
+        self.marks(segments, path)
+        if not scan:
+
+            def frames() -> list[Finding]:
+                from gateway.inspection import frames
+
+                return frames.marks(opened)
+
+            framed = self.check("frames", path, frames, [], self.budget.file_seconds)
+            self.findings += [one.model_copy(update={"about": path}) for one in framed]
+        return []
 
     def can_read(self, path: str) -> bool:
         """Whether OCR is there and wanted; why not is a fact."""
@@ -712,10 +757,69 @@ def _signed_part(message: mime.Message, signature: mime.Part, name: str, data: b
     return signed_by_name(name, files)
 
 
+def _moving(data: bytes, kind: str) -> bool:
+    """A picture of several: a GIF of more than one image, an APNG, a WebP with frames."""
+    if kind == "gif" and len(data) > 13:
+        at, images = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0), 0
+        while at + 10 < len(data) and data[at] in (0x21, 0x2C) and images < 2:
+            if data[at] == 0x2C:
+                images += 1
+                at += 11 + (3 << ((data[at + 9] & 7) + 1) if data[at + 9] & 0x80 else 0)
+            else:
+                at += 2
+            while at < len(data) and data[at]:  # blocks of up to 255 bytes
+                at += 1 + data[at]
+            at += 1
+        return images > 1
+    return (kind == "png" and b"acTL" in data[:4096]) or (kind == "webp" and b"ANIM" in data[:4096])
+
+
 def _like_paper(opened: Any) -> bool:
     """Whether a picture is mostly as light as paper: photographs are not."""
     small = opened.image(1, 24)
     return bool((small.min(axis=2) > 170).mean() > 0.5)
+
+
+#: Pages of a typed file that are looked at for what no text layer says, and stamps of one file.
+_LOOKED_AT, _STAMPS = 30, 6
+
+
+def _unread(opened: Any, content: text.Text) -> list[int]:
+    """Pages that show something and have no text layer, or one under or over a picture of the whole page."""
+    letters: dict[int, int] = {}
+    for one in content.segments:
+        if one.page is not None and one.zone == "body":
+            letters[one.page] = letters.get(one.page, 0) + sum(map(str.isalpha, one.text[:2000]))
+    found = []
+    for n in range(1, min(opened.count, text.MAX_PAGES) + 1):
+        bare = letters.get(n, 0) < 20
+        if (bare and _inked(opened, n)) or (not bare and n <= _LOOKED_AT and opened.is_pictured(n)):
+            found.append(n)
+            if len(found) >= 10:
+                break
+    return found
+
+
+def _inked(opened: Any, n: int) -> bool:
+    with contextlib.suppress(Exception):  # a page that cannot be shown is told of elsewhere
+        return bool((opened.image(n, 24).min(axis=2) < 160).mean() > 0.003)
+    return False
+
+
+def _stamps(opened: Any) -> list[tuple[int, Any]]:
+    """Pictures of the shape of a mark (2.5 to 5 times as wide as high; rules.md 3.1) on the first pages, in grey."""
+    found: list[tuple[int, Any]] = []
+    for n in range(1, min(opened.count, 2) + 1):
+        width, height = opened.size_mm(n)
+        for picture in opened.pictures(n):
+            left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in picture.box)
+            across, down = (right - left) * width, (bottom - top) * height
+            if len(found) < _STAMPS and down >= 3 and 15 <= across <= 110 and 2.2 <= across / down <= 7:
+                image = opened.image(n, 200)
+                rows, columns = image.shape[:2]
+                crop = image[int(top * rows) : int(bottom * rows), int(left * columns) : int(right * columns)]
+                found.append((n, crop.min(axis=2).copy()))
+    return found
 
 
 def _blank_header(segments: list[Segment]) -> bool:

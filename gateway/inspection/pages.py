@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -93,6 +94,10 @@ class Pages(Protocol):
     def is_scan(self, n: int) -> bool:
         """A raster image covers more than 70 % of the page, and there is little visible text beside it."""
 
+    def is_pictured(self, n: int) -> bool:
+        """A raster image covers more than 70 % of the page, whatever text lies over or under it; or most of its text is
+        not drawn."""
+
     def has_text(self, n: int) -> bool:
         """The page carries characters, visible or from an earlier OCR."""
 
@@ -108,6 +113,9 @@ class Pages(Protocol):
     def turn(self, n: int, quarters: int) -> None:
         """From now on the page is shown turned counter-clockwise by that many quarters: it was put into the scanner
         sideways or upside down."""
+
+    def quarters(self, n: int) -> int:
+        """By how many quarters the page was turned so far, 0 to 3."""
 
     def close(self) -> None: ...
 
@@ -178,6 +186,13 @@ class _Kept:
         return image
 
 
+def turned(box: tuple[float, float, float, float], quarters: int) -> tuple[float, float, float, float]:
+    """Where a box (fractions of the page) lies when the page is turned counter-clockwise by that many quarters."""
+    for _ in range(quarters % 4):
+        box = (box[1], 1 - box[2], box[3], 1 - box[0])
+    return box
+
+
 class _Turning:
     """What pages look like after they were turned; how they lie in the file is said by the `_flat_` methods."""
 
@@ -185,6 +200,9 @@ class _Turning:
 
     def turn(self, n: int, quarters: int) -> None:
         self._turns[n] = (self._turns.get(n, 0) + quarters) % 4
+
+    def quarters(self, n: int) -> int:
+        return self._turns.get(n, 0)
 
     def image(self, n: int, dpi: float) -> Image:
         flat = self._flat_image(n, dpi)
@@ -200,8 +218,8 @@ class _Turning:
 
     def pictures(self, n: int) -> tuple[Picture, ...]:
         found = self._flat_pictures(n)
-        for _ in range(self._turns.get(n, 0)):
-            found = tuple(replace(p, box=(p.box[1], 1 - p.box[2], p.box[3], 1 - p.box[0])) for p in found)
+        if quarters := self._turns.get(n, 0):
+            found = tuple(replace(p, box=turned(p.box, quarters)) for p in found)
         return found
 
     def _flat_image(self, n: int, dpi: float) -> Image:
@@ -227,6 +245,7 @@ class PdfPages(_Turning):
         with contextlib.suppress(pdfium.PdfiumError):  # an unreadable form must not hide the pages
             self._pdf.init_forms()
         self.count = len(self._pdf)
+        self._units = _user_units(data) if b"/UserUnit" in data else {}
         self._kept = _Kept()
         self._turns = {}
         self._open: tuple[int, pdfium.PdfPage] | None = None
@@ -261,7 +280,8 @@ class PdfPages(_Turning):
 
     def _flat_size_mm(self, n: int) -> tuple[float, float]:
         width, height = self._page(n).get_size()
-        return max(width, 1.0) * POINT_MM, max(height, 1.0) * POINT_MM
+        point = POINT_MM * self._units.get(n, 1.0)
+        return max(width, 1.0) * point, max(height, 1.0) * point
 
     def _flat_image(self, n: int, dpi: float) -> Image:
         key = (n, round(dpi * 10))
@@ -276,6 +296,7 @@ class PdfPages(_Turning):
             if picture.width * picture.height > MAX_PIXELS:
                 raise PageError("too_large", f"page {n} holds an image of {picture.width} x {picture.height} pixels")
         try:
+            scale *= self._units.get(n, 1.0)
             bitmap = page.render(scale=scale / 72, rev_byteorder=True, prefer_bgrx=False, bitmap_maker=_bitmap)
         except pdfium.PdfiumError as error:
             raise PageError("unreadable_scan", f"PDFium: page {n}: {error}") from error
@@ -335,6 +356,20 @@ class PdfPages(_Turning):
     def has_text(self, n: int) -> bool:
         return self._characters(n)[0] >= 20  # a stamp or page number added to a scan is not a text layer
 
+    def is_pictured(self, n: int) -> bool:
+        return bool(self._scan(n)) or (n <= 3 and self._unseen(n))
+
+    def _unseen(self, n: int) -> bool:
+        """Whether most of what the page has as text is not drawn."""
+        page = self._page(n)
+        texts = unseen = 0
+        for number in range(min(pdfium_c.FPDFPage_CountObjects(page.raw), 3000)):
+            thing = pdfium_c.FPDFPage_GetObject(page.raw, number)
+            if pdfium_c.FPDFPageObj_GetType(thing) == pdfium_c.FPDF_PAGEOBJ_TEXT:
+                texts += 1
+                unseen += pdfium_c.FPDFTextObj_GetTextRenderMode(thing) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE
+        return unseen * 2 > texts
+
     def is_scan(self, n: int) -> bool:
         # 150 visible characters: number, date and copy stamps that software prints onto a scan; a text page has more.
         return bool(self._scan(n)) and self._characters(n)[1] < 150
@@ -378,6 +413,21 @@ class PdfPages(_Turning):
             if kind in kinds:
                 return kind  # type: ignore[return-value]
         return "colour"
+
+
+def _user_units(data: bytes) -> dict[int, float]:
+    """Pages whose points are larger or smaller than 1/72 inch (ISO 32000-1 table 30): PDFium does not say so."""
+    from pypdf import PdfReader
+
+    units = {}
+    with contextlib.suppress(Exception):  # no library reads every file; without it a point is a point
+        for n, page in enumerate(PdfReader(io.BytesIO(data)).pages, 1):
+            unit = float(page.get("/UserUnit", 1.0))
+            if 0.01 <= unit <= 1000 and unit != 1.0:
+                units[n] = unit
+            if n >= 2000:
+                break
+    return units
 
 
 def _bitmap(width: int, height: int, format: int, rev_byteorder: bool, **_: object) -> pdfium.PdfBitmap:
@@ -601,6 +651,9 @@ class ImagePages(_Turning):
             shrinking = image.shape[0] > height
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
         return self._kept.put(key, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+    def is_pictured(self, n: int) -> bool:
+        return True
 
     def is_scan(self, n: int) -> bool:
         # A raster file is a scan when it is of a page's size: smaller ones are logos and pictures.

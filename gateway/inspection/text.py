@@ -1297,6 +1297,11 @@ def _pdf(data: bytes, text: Text) -> None:
 def _pdf_document(document: Any, raw: Any, text: Text) -> None:
     count = len(document)
     text.pages = count
+    with contextlib.suppress(Exception):  # bookmarks and labels of broken files say nothing
+        told = [item.get_title() for item in itertools.islice(document.get_toc(max_depth=6), 1000)]
+        told += [document.get_page_label(n) for n in range(min(count, 50))]
+        told = [one[:500] for one in dict.fromkeys(told) if len(one) > 2]
+        text.unsure += [Segment("dấu trang", one, None, "property") for one in told]
     if count == 0:
         text.damaged = True
         text.cannot("unknown_container")
