@@ -106,6 +106,7 @@ async def _match(archive: Archive, case: str, digest: str, part: Revision | None
     shown: dict[str, Any] = {
         "case": case,
         "file": path,
+        "kind": row["kind"],
         "since": stamp(from_ms(row["received_at"])),
         "direction": row["direction"],
         "sender": row["sender"],

@@ -339,9 +339,14 @@ def check_proof(policy: Policy, data: bytes, proof: str, roots: list | None = No
             except congvan_stamp.BadStamp as error:
                 raise Wrong(f"the time stamp: {error}") from None
             stamped = {"time_stamp": at.isoformat(), "time_stamp_by": authority}
+    if told.get("kind") == "imported":
+        stamped["note"] = (
+            "imported from a file: nobody here saw it being sent or received, the log shows since when it lies here"
+        )
     return {
         "ok": True,
         "what": names[0] if names else "message",
+        "kind": told.get("kind"),
         "log": origin,
         "leaf": index,
         "signed_leaves": size,
@@ -784,13 +789,22 @@ def _consistency(given: argparse.Namespace, policy: Policy) -> int:
     return _say(given, {"ok": True, "log": origin, "old_leaves": old, "new_leaves": new})
 
 
+def shown(value: object) -> str:
+    """For the eye: no brackets of a program."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items() if one != "")
+    if isinstance(value, list):
+        return "; ".join(" ".join(map(str, one)) if isinstance(one, list) else shown(one) for one in value) or "none"
+    return str(value)
+
+
 def _say(given: argparse.Namespace, answer: dict[str, object]) -> int:
     if given.json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
         print("ĐÚNG / holds" if answer["ok"] else "KHÔNG ĐÚNG / does not hold")
         for name, value in answer.items():
-            print(f"  {name}: {value}")
+            print(f"  {name}: {shown(value)}")
     return INTACT if answer["ok"] else TAMPERED
 
 

@@ -346,6 +346,7 @@ def _print_compared(path: Path, one: Answer) -> None:
     for match in one.matches:
         to = ", ".join(match["recipients"])
         state = "".join(f"  [{told}]" for name, told in _STATES.items() if name in match)
+        state += "  [nhập từ tệp/imported]" if match["kind"] == "imported" else ""
         typer.echo(f"    {match['case']}  từ/since {match['since'][:16]}  {match['sender'] or '<>'} → {to}{state}")
         if match["file"]:
             typer.echo(f"        tệp/file {match['file']}")

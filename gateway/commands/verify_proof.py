@@ -55,6 +55,7 @@ def verify_proof(
     answer = {
         "ok": True,
         "what": what,
+        "kind": entry["kind"],
         "sha256": digest,
         "case": entry["case"],
         "leaf": proved.index,
@@ -76,7 +77,17 @@ def verify_proof(
     else:
         typer.echo("ĐÚNG / holds")
         for name, value in answer.items():
+            if name == "recipients" and isinstance(value, list):
+                value = "; ".join(" ".join(one) for one in value)
+            elif isinstance(value, list):
+                value = "; ".join(map(str, value)) or "–"
             typer.echo(f"  {name}: {value}")
+        if entry["kind"] == "imported":
+            typer.echo(
+                "ghi chú: thư nhập từ tệp, không ai ở đây thấy nó được gửi hay nhận; chỉ chứng minh nó có trong"
+                " kho từ lúc nào"
+                " /\n  note: imported from a file; nobody here saw it sent or received, only since when it lies here"
+            )
 
 
 def read_key(text: str) -> Verifier:
