@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pypdf
 import pytest
 from PIL import Image as Pillow
 from reportlab.lib.utils import ImageReader
@@ -110,6 +111,43 @@ def test_a_turned_page_changes_nothing() -> None:
         assert look(turned).state is SealState.PRESENT
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_boxes_are_told_of_the_page_as_the_file_shows_it(quarters: int) -> None:
+    """OCR turns a page upright for itself; who looks at the file sees it lying."""
+    scan = stamped(3)
+    with open_pages(scan.pdf(), "pdf") as upright:
+        told = seal.look(upright, wanted=(1,)).seals[0].box
+    with open_pages(scan.pdf(), "pdf") as lying:
+        lying.turn(1, quarters)
+        found = seal.look(lying, wanted=(1,)).seals[0].box
+    assert found == pytest.approx(told, abs=0.02)
+
+
+def test_points_of_another_size() -> None:
+    """ISO 32000-1, table 30: /UserUnit 2 makes a point 1/36 inch."""
+    scan = stamped(3)
+    writer, out = pypdf.PdfWriter(), io.BytesIO()
+    writer.append(pypdf.PdfReader(io.BytesIO(scan.pdf())))
+    writer.pages[0].scale_by(0.5)
+    writer.pages[0][pypdf.generic.NameObject("/UserUnit")] = pypdf.generic.NumberObject(2)
+    writer.write(out)
+    with open_pages(out.getvalue(), "pdf") as pages, open_pages(scan.pdf(), "pdf") as before:
+        assert pages.size_mm(1) == pytest.approx(before.size_mm(1), abs=0.1)
+        assert pages.image(1, 100).shape == before.image(1, 100).shape
+        assert seal.look(pages, wanted=(1,)).state is SealState.PRESENT
+
+
+def test_the_scan_of_a_paper_on_a_larger_sheet_is_no_pasted_seal() -> None:
+    scan = stamped(3)
+    writer, out = pypdf.PdfWriter(), io.BytesIO()
+    writer.append(pypdf.PdfReader(io.BytesIO(scan.pdf())))
+    writer.pages[0].mediabox = writer.pages[0].cropbox = pypdf.generic.RectangleObject((0, 0, 842, 1191))
+    writer.write(out)
+    with open_pages(out.getvalue(), "pdf") as pages:
+        facts = seal.look(pages, wanted=(1,))
+    assert facts.state is SealState.PRESENT and not facts.seals[0].pasted and not facts.findings
+
+
 def born_digital(picture: np.ndarray | None) -> bytes:
     out = io.BytesIO()
     sheet = canvas.Canvas(out, pagesize=(595, 842))
@@ -178,6 +216,9 @@ class Recorder:
 
     def dpi(self, n: int) -> None:
         return None
+
+    def quarters(self, n: int) -> int:
+        return 0
 
     def pictures(self, n: int) -> tuple[()]:
         return ()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -29,10 +29,12 @@ from gateway.inspection.pages import (
     Image,
     PageError,
     Pages,
+    Picture,
     colourless,
     darkness,
     flatten,
     redness,
+    turned,
     two_valued,
 )
 
@@ -121,7 +123,9 @@ def look(
             break
         try:
             scan = pages.is_scan(n) or scan
-            page = look_at(pages, n, tuple(box for on, box in signature_boxes if on == n))
+            quarters = pages.quarters(n)  # boxes are told of the page as the file shows it, upright or not
+            page = look_at(pages, n, tuple(turned(box, quarters) for on, box in signature_boxes if on == n))
+            page = replace(page, seals=_as_shown(page.seals, quarters), doubtful=_as_shown(page.doubtful, quarters))
         except PageError as error:
             failure = error
             continue
@@ -146,6 +150,15 @@ def look(
     return SealFacts(scan, tuple(seals), state, handwritten, findings)
 
 
+def _as_shown(seals: tuple[Seal, ...], quarters: int) -> tuple[Seal, ...]:
+    """Seals of a page that was turned, with their boxes on the page as the file shows it."""
+    if not quarters:
+        return seals
+    boxes = [turned(seal.box, 4 - quarters) for seal in seals]
+    shown = [(round(a, 4), round(b, 4), round(c, 4), round(d, 4)) for a, b, c, d in boxes]
+    return tuple(seal.model_copy(update={"box": box}) for seal, box in zip(seals, shown, strict=True))
+
+
 def _likely(count: int, signature_boxes: Sequence[tuple[int, Box]]) -> list[int]:
     """Pages in the order in which a seal is likely: signature boxes, the last page, the first ones (annexes follow the
     signed page), then from the end."""
@@ -168,7 +181,8 @@ def look_at(pages: Pages, n: int, signature_boxes: Sequence[Box] = ()) -> PageLo
     for score, candidate in found:
         box = candidate.box(image.shape)
         x, y = candidate.x / image.shape[1], candidate.y / image.shape[0]
-        pasted = not scan or any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in boxes)
+        pasted = any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in boxes)
+        pasted = pasted or not (scan or _in_a_larger_picture(box, pages.pictures(n)))
         seal = Seal(page=n, box=box, score=round(score, 3), pasted=pasted)
         if score >= threshold(blind):
             seals.append(seal)
@@ -177,6 +191,17 @@ def look_at(pages: Pages, n: int, signature_boxes: Sequence[Box] = ()) -> PageLo
             doubtful.append(seal)
     hand = handwriting(flat, ring) if ring is not None and not blind else None
     return PageLook(tuple(seals), not blind, tuple(doubtful), hand)
+
+
+def _in_a_larger_picture(box: Box, pictures: Iterable[Picture]) -> bool:
+    """Whether the smallest picture around it is three times its size: the photograph or scan of a paper, with margins
+    or on a larger sheet, and no picture of a seal."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    around = [p.box for p in pictures if p.box[0] <= x <= p.box[2] and p.box[1] <= y <= p.box[3]]
+    if not around:
+        return False
+    left, top, right, bottom = min(around, key=lambda one: (one[2] - one[0]) * (one[3] - one[1]))
+    return right - left >= 3 * (box[2] - box[0]) and bottom - top >= 3 * (box[3] - box[1])
 
 
 def find(flat: Image, *, grey: bool = False) -> list[tuple[float, Candidate]]:

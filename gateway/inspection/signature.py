@@ -1053,11 +1053,14 @@ def _area(box: Any) -> bool:
 
 def _box(view: View, page: Dict, rectangle: list[float]) -> tuple[float, float, float, float] | None:
     """A rectangle of a page in fractions of the page as it is shown: left, top, right, bottom."""
-    frame = _inherited(view, page, "CropBox") or _inherited(view, page, "MediaBox")
-    if not _area(frame):
+    frames = [one for key in ("CropBox", "MediaBox") if _area(one := _inherited(view, page, key))]
+    if not frames:
         return None
-    left, right = sorted((frame[0], frame[2]))
-    low, high = sorted((frame[1], frame[3]))
+    # What a viewer shows is the part of the crop box that lies on the sheet.
+    left, right = max(min(one[0], one[2]) for one in frames), min(max(one[0], one[2]) for one in frames)
+    low, high = max(min(one[1], one[3]) for one in frames), min(max(one[1], one[3]) for one in frames)
+    if left >= right or low >= high:
+        return None
     x0, x1 = sorted(((rectangle[0] - left) / (right - left), (rectangle[2] - left) / (right - left)))
     y0, y1 = sorted(((high - rectangle[1]) / (high - low), (high - rectangle[3]) / (high - low)))
     turn = _inherited(view, page, "Rotate")
