@@ -204,7 +204,8 @@ SENTENCES = {
     "archive key {path}: 32 bytes are needed, as they are, in hexadecimal or base64 (openssl rand -hex 32)": "khóa lưu"
     " trữ {path}: cần 32 byte, để nguyên, dạng hex hoặc base64 (openssl rand -hex 32)",
     "no `alerts:` yet; see docs/alerts.md": "chưa có `alerts:`; xem docs/alerts.md",
-    "no archive in {folder} yet": "chưa có kho lưu trữ trong {folder}",
+    "no archive in {folder} yet; start `congvan serve` once, or mend `data`": "chưa có kho lưu trữ trong {folder}; chạy"
+    " `congvan serve` một lần, hoặc sửa `data`",
     # policy test files
     "expected {wanted}, got {given} ({reasons})": "mong {wanted}, được {given} ({reasons})",
     "expected {wanted}, got {given}": "mong {wanted}, được {given}",

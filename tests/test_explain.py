@@ -16,6 +16,7 @@ from bench import policy_rate
 from gateway import config, directory, policy, replay, trials
 from gateway import database as db
 from gateway.commands import policy as commands
+from gateway.errors import ConfigError
 from gateway.inspection.findings import Document, DocumentField, FileFacts, Inspection
 from gateway.store import Store
 
@@ -285,3 +286,15 @@ def test_mistakes_beside_policy_and_directory(tmp_path: Path, file: str, text: s
     result = run.invoke(commands.app, ["check", "--config", str(base)])
     assert result.exit_code == 2, result.output
     assert str(base / told[0]) in result.stderr and told[1] in result.stderr, result.stderr
+
+
+def test_a_policy_is_not_tried_on_an_archive_that_is_not_there(tmp_path: Path) -> None:
+    base = tmp_path / "config"
+    shutil.copytree(ROOT / "config", base)
+    for words in (["replay", "--policy"], ["check", "--against"]):
+        result = run.invoke(commands.app, [*words, str(base / "policy.yaml"), "--config", str(base)])
+        assert isinstance(result.exception, ConfigError)
+        assert "chưa có kho lưu trữ" in str(result.exception) and ":" in result.exception.problems[0].place
+    assert not (tmp_path / "var").exists() and not (base / "var").exists()
+    result = run.invoke(commands.app, ["check", "--share", "2", "--config", str(base)])
+    assert result.exit_code == 2 and "từ 0 đến 1" in result.stderr

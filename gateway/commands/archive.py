@@ -50,7 +50,16 @@ async def opened(config: Path) -> AsyncIterator[Archive]:
     """The archive of this configuration. Raises ConfigError, Failure when there is none yet."""
     settings = read_settings(config)
     if not settings.database and not (settings.data / "blobs").is_dir():
-        raise ConfigError([Problem(str(config / "gateway.yaml"), 0, 0, f"no archive in {settings.data} yet")])
+        raise ConfigError(
+            [
+                Problem(
+                    str(config / "gateway.yaml"),
+                    0,
+                    0,
+                    f"no archive in {settings.data} yet; start `congvan serve` once, or mend `data`",
+                )
+            ]
+        )
     database = Database.open(settings.database_url)
     archive = Archive(database, open_store(settings), settings)
     try:
@@ -199,6 +208,7 @@ def verify(
                     "leaves": report.leaves,
                     "signed": report.signed,
                     "messages": report.messages,
+                    "events": report.events,
                     "imported": report.imported,
                     "destroyed": report.destroyed,
                     "bytes": report.bytes,
@@ -213,7 +223,11 @@ def verify(
                 f"{state}: {report.leaves} lá/leaves, {report.signed} đã ký/signed, {report.messages} thư/messages"
                 f"{f' ({report.imported} nhập/imported)' if report.imported else ''}"
                 f"{f', {report.destroyed} đã hủy/destroyed' if report.destroyed else ''}, {report.bytes} byte"
+                f"{f', {report.events} sự kiện/events' if report.events is not None else ''}"
             )
+            if report.events is None:
+                how = "congvan stats recompute --month YYYY-MM"
+                typer.echo(f"ghi chú / note: số đếm chưa được kiểm tra / the counts were not checked: {how}")
         return EX_NO if report.damage else 0
 
     run_with_settings(config, work)

@@ -65,6 +65,8 @@ def check(
         for path in schemas.write(folder):
             typer.echo(path)
         raise typer.Exit(0)
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"--share {share}: từ 0 đến 1 / from 0 to 1")
     if not folder.is_dir():
         raise ConfigError([Problem(str(folder), 0, 0, "no such folder; --config names it")])
     problems, judged_by, agencies = _load_all(folder)
@@ -287,6 +289,9 @@ def _replayed(
     from gateway.objectstore import open_store
 
     settings = config.read(folder)
+    if settings.database_url.startswith("sqlite") and not (settings.data / "gateway.db").exists():
+        text = f"no archive in {settings.data} yet; start `congvan serve` once, or mend `data`"
+        raise ConfigError([_located(folder, Problem("gateway.yaml", 0, 0, f"data: {text}"))])
     database = Database.open(settings.database_url)
     inspect = replay.inspector(open_store(settings), _settings(folder))
     try:
