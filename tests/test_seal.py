@@ -73,6 +73,11 @@ def test_what_is_red_or_round_is_not_a_seal(kind: str | None) -> None:
     assert look(bare(FIRST + 100, kind, dpi=100)).state is not SealState.PRESENT
 
 
+def test_an_oval_stamp_is_for_a_person() -> None:
+    facts = look(bare(890_001, "oval", dpi=150))
+    assert facts.state is SealState.UNDECIDABLE and facts.seals and max(one.score for one in facts.seals) > 0.5
+
+
 def test_a_grey_scan_is_undecidable_and_shows_the_place() -> None:
     shown = 0
     for i in range(3):
