@@ -6,6 +6,10 @@ Each life commits, signs, has a witness cosign and now and then replaces the log
 step (n goes through all of them) or at a random moment. Every root that was ever signed, published or not, is written
 down before it can be used. After each death: every acknowledged leaf is in the tree with its bytes, the tree has not
 become smaller, and it continues every root that was signed and every checkpoint the witness knows.
+
+`--power ext4` (or xfs) pulls the plug instead: the archive lies on a loop-mounted file system, which is shut down at a
+random moment with its journal unwritten (as in `powercut`), and mounted again. What the life has told by then counts.
+The witness is another machine: its files are elsewhere. Needs root and loop devices.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -21,8 +26,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.powercut import pull_the_plug, run, unmount
 from gateway import durable
 from gateway import hashtree as ht
 from gateway.audit import audit
@@ -31,7 +38,7 @@ from tests.cases import case, close, open_archive
 from tests.outside import cv, cw
 
 
-def life(folder: Path, witness: Path, pipe: int, first: int, rotate: bool) -> None:
+def life(folder: Path, witness: Path, pipe: int, first: int, rotate: bool, turns: int = 3) -> None:
     """One life, told through the pipe: what is acknowledged, and what is signed."""
     real = TreeLog.sign
 
@@ -49,7 +56,7 @@ def life(folder: Path, witness: Path, pipe: int, first: int, rotate: bool) -> No
         key = archive.log.verifier()
         (witness / "logs").write_text("".join(f"log {one}\n" for one in archive.log.verifiers()))
         one = cw.Witness(witness)
-        for turn in range(3):
+        for turn in range(turns):
             for _ in range(2):
                 receipt = await archive.commit(case(number=next(numbers)))
                 os.write(pipe, json.dumps({"acked": [receipt.leaf, receipt.case]}).encode() + b"\n")
@@ -76,8 +83,9 @@ def outside_digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def in_child(work, *arguments: object) -> tuple[int, list[dict]]:
-    """Run `work(pipe, …)` in a process of its own; gives how it ended and what it told."""
+def in_child(work, *arguments: object, cut: Callable[[], None] | None = None) -> tuple[int, list[dict]]:
+    """Run `work(pipe, …)` in a process of its own; gives how it ended and what it told. cut: waits, and then takes its
+    disk away; what was told until it stood still counts."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -92,10 +100,22 @@ def in_child(work, *arguments: object) -> tuple[int, list[dict]]:
             os._exit(code)
     os.close(writer)
     told = []
-    with open(reader) as lines:  # noqa: PTH123  a pipe
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                told.append(json.loads(line))
+    if cut is not None:
+        cut()
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        os.set_blocking(reader, False)
+    data = b""
+    with contextlib.suppress(BlockingIOError):  # all that it has told
+        while piece := os.read(reader, 1 << 16):
+            data += piece
+    os.close(reader)
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError):
+            told.append(json.loads(line))
+    if cut is not None:
+        pull_the_plug(MOUNT)
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     return status, told
 
@@ -131,19 +151,44 @@ def _write_all(pipe: int, text: str) -> None:
         data = data[os.write(pipe, data) :]
 
 
+#: Where the file system that loses its power is mounted.
+MOUNT = Path()
+
+
+def mounted(folder: Path, kind: str, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """Make it. Gives what mounts it again after a cut."""
+    global MOUNT
+    image, MOUNT = folder / "image", folder / "mount"
+    MOUNT.mkdir()
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    run(*(["mkfs.ext4", "-q", "-F"] if kind == "ext4" else ["mkfs.xfs", "-q"]), str(image))
+    run("mount", "-o", "loop", str(image), str(MOUNT))
+    stack.callback(unmount, MOUNT)
+
+    def again() -> None:
+        unmount(MOUNT)
+        run("mount", "-o", "loop", str(image), str(MOUNT))
+
+    return again
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--power", choices=("ext4", "xfs"), default="", help="cut the power of this file system")
     given = parser.parse_args()
     chance = random.Random(given.seed)
     problems, deaths, done, steps, acked_all = 0, 0, 0, 150, 0
-    with tempfile.TemporaryDirectory() as name:
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory())
+        again = mounted(Path(name), given.power, stack) if given.power else lambda: None
         turn = 0
         while deaths < given.kills:
             # A new archive now and then: the first steps of an empty one are steps too, and roots stay few.
             base, turn = Path(name) / f"{turn}", turn + 1
-            folder, witness = base / "archive", base / "w"
+            folder, witness = (MOUNT if given.power else base) / f"archive{turn}", base / "w"
             folder.mkdir(parents=True)
             cw.make_keys(witness, "w.example")
             acked: dict[int, str] = {}
@@ -155,16 +200,23 @@ def main() -> int:
                 at = chance.randrange(1, steps + 1) if n % 2 else 1 + (deaths // 2) % steps
                 rotate, random_moment = chance.random() < 0.2, chance.random() < 0.25
 
-                def begin(pipe: int, at=at, rotate=rotate, moment=random_moment, first=first, base=base) -> None:
+                def begin(
+                    pipe: int, at=at, rotate=rotate, moment=random_moment, first=first, folder=folder, w=witness
+                ) -> None:
+                    if given.power:
+                        return life(folder, w, pipe, first, rotate, turns=1000)
                     if moment:
                         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
                         signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.005, 0.6))
                     else:
                         durable._crash_at = at
-                    life(base / "archive", base / "w", pipe, first, rotate)
+                    return life(folder, w, pipe, first, rotate)
 
-                status, told = in_child(begin)
-                first += 100
+                # The moment of the cut is the measurement, not a wait.
+                pause = functools.partial(time.sleep, chance.uniform(0.02, 2.0))
+                status, told = in_child(begin, cut=pause if given.power else None)
+                again()
+                first += 10_000
                 if os.WIFSIGNALED(status):
                     deaths += 1
                 else:
@@ -202,9 +254,10 @@ def main() -> int:
                         flush=True,
                     )
                 size = found["size"]
+    what = f"power cuts, {given.power}" if given.power else f"deaths (1 to {steps} steps)"
     print(
-        f"seed {given.seed}: {deaths} deaths (1 to {steps} steps), {done} lives to the end, {acked_all} leaves "
-        f"acknowledged; problems: {problems}"
+        f"seed {given.seed}: {deaths} {what}, {done} lives to the end, {acked_all} leaves acknowledged; "
+        f"problems: {problems}"
     )
     return 1 if problems else 0
 
