@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select
 
 from gateway import database as db
-from gateway import durable, timestamps
-from gateway.archive import Archive, canonical, clean, document_columns, from_ms, stamp
+from gateway import durable, stats, timestamps
+from gateway.archive import Archive, canonical, clean, document_columns, from_ms, stamp, to_ms
 from gateway.errors import Failure
 from gateway.hashtree import (
     TILE_HEIGHT,
@@ -47,6 +48,9 @@ KINDS = {
     "row_missing": "mất bản ghi / row missing",
     "row_changed": "bản ghi không khớp với lá / row disagrees with its leaf",
     "row_inserted": "bản ghi không có lá / row without a leaf",
+    "count_missing": "mất sự kiện đếm / a counted event is gone",
+    "count_extra": "sự kiện đếm không có thư làm chứng / a counted event that no message bears out",
+    "count_changed": "sự kiện đếm đã bị sửa / a counted event changed",
     "leaf_missing": "mất lá / leaf missing",
     "leaf_changed": "lá đã bị sửa / leaf changed",
     "leaf_inserted": "lá bị chèn / leaf inserted",
@@ -85,6 +89,7 @@ class Report:
     destroyed: int = 0  # on purpose, by two people
     bytes: int = 0
     signed: int = 0
+    events: int | None = None  # counted, and held against the records; None: not looked at
     damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -100,6 +105,11 @@ class Scope:
     first: int = 0
     last: int | None = None
     seed: int | None = None
+
+    @property
+    def whole_leaves(self) -> bool:
+        """Are messages chosen by their time alone, if at all?"""
+        return self.first == 0 and self.last is None
 
     def has(self, leaf: int, received: int) -> bool:
         return (
@@ -172,6 +182,9 @@ class _Audit:
             self._decisions(connection)
             self._messages(connection, scope)
             self._strangers(connection)
+            self._publications(connection)
+            if scope.blobs == "all" and scope.whole_leaves:
+                self._counts(connection, scope)
         self.report.damage = list(dict.fromkeys(self.report.damage))
         return self.report
 
@@ -693,6 +706,47 @@ class _Audit:
         wrong = [name for name, value in given.items() if entry.get(name) != value]
         if wrong:
             self.damage("row_changed", leaf.idx, leaf.case_id, "tombstone: " + ", ".join(wrong))
+
+    def _counts(self, connection: Connection, scope: Scope) -> None:
+        """The events that the figures count, against the records of the messages: of each month that the scope touches.
+        What is wrong with a message itself has its name already."""
+        named = {one.case for one in self.report.damage if one.case}
+        self.report.events = 0
+        for month in stats.months(connection):
+            if scope.since is not None and to_ms(month.end) <= scope.since:
+                continue
+            if scope.until is not None and to_ms(month.start) >= scope.until:
+                continue
+            proof = stats.prove(connection, month)
+            self.report.events += proof.events
+            for one in proof.differences:
+                if one.kind in ("missing", "extra", "changed") and (not one.case or one.case not in named):
+                    self.damage(f"count_{one.kind}", None, one.case, f"{month.text}: {one.detail}")
+
+    def _publications(self, connection: Connection) -> None:
+        """What was published, against the leaf that holds its digest."""
+        told: dict[int, dict[str, Any]] = {}
+        for place, entry in connection.execute(
+            select(db.leaf.c.idx, db.leaf.c.entry).where(db.leaf.c.type == "publication").order_by(db.leaf.c.idx)
+        ):
+            with contextlib.suppress(ValueError):
+                told[place] = json.loads(entry)
+        rows = connection.execute(select(db.publication).order_by(db.publication.c.leaf)).all()
+        for row in rows:
+            name = f"publication {row.period} revision {row.revision}"
+            entry = told.pop(row.leaf, {})
+            try:
+                digest = hashlib.sha256(zlib.decompress(row.data)).hexdigest()
+            except zlib.error:
+                digest = ""
+            if not entry:
+                self.damage("row_inserted", None, "", f"{name} without a leaf")
+            elif (entry.get("period"), entry.get("sha256"), digest) != (row.period, row.sha256, row.sha256):
+                self.damage("row_changed", row.leaf, "", f"{name} is not what its leaf says")
+        kept = {(row.period, row.revision) for row in rows}
+        for place, entry in told.items():
+            if entry.get("revision") and (entry.get("period"), entry["revision"]) not in kept:
+                self.damage("row_missing", place, "", f"publication {entry.get('period')} has a leaf and no row")
 
     def _strangers(self, connection: Connection) -> None:
         """Rows that no leaf stands for, and bytes that no row names."""

@@ -1328,8 +1328,26 @@ class Proof:
 
 
 #: Events that no message proves: what they tell is not kept anywhere else.
+_TOLD = ("kind", "agency", "direction", "message_class", "profile", "rule", "mode", "value", "scope")
 _UNPROVED = ("refused_envelope", "active", "unread_over", "urgent_acked", "recalled", "registered", "imported")
 _PIECE = 2000
+
+
+def months(connection: Connection) -> list[Period]:
+    """The months that have events or messages, oldest first."""
+    e, m = db.event.c, db.message.c
+    found = {Period.parse(one) for one in connection.execute(select(e.month).distinct()).scalars() if _MONTH.match(one)}
+    tenth = 10 * 86_400_000  # shorter than a month: both its ends together touch every month there is
+    for part in connection.execute(select(m.received_at // tenth).distinct()).scalars():
+        for at in (int(part) * tenth, int(part) * tenth + tenth - 1):
+            if 0 <= at < _LAST:  # a row may have been tampered with
+                found.add(Period.of(from_ms(at).astimezone(VIETNAM).date()))
+    return sorted(found, key=lambda one: one.first)
+
+
+#: A month as events name it; the end of the last one that a `Period` can be.
+_MONTH = re.compile(r"(19[7-9]\d|[2-9]\d\d\d)-(0[1-9]|1[0-2])\Z")
+_LAST = 253_370_764_800_000
 
 
 def prove(connection: Connection, period: Period) -> Proof:
@@ -1409,7 +1427,7 @@ def _prove_one(connection: Connection, proof: Proof, row: Any, events: list[Any]
             continue
         given = tuple(one[1:10])
         if given != values or one.at != row.received_at:
-            wrong = [name for name, a, b in zip(Cell._fields, given, values, strict=False) if a != b] or ["time"]
+            wrong = [name for name, a, b in zip(_TOLD, given, values, strict=True) if a != b] or ["time"]
             proof.differences.append(Difference("changed", row.id, f"{one.kind} of {one.agency}: {', '.join(wrong)}"))
     for one in there.values():
         if not _seen_elsewhere(connection, row.id):

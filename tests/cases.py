@@ -110,7 +110,8 @@ def case(
         new_case(), at, envelope, Origin("submission", "127.0.0.1", login=sender), MemoryBody(data, sha)
     )
     if counts is None:
-        counts = (Count(f"{sha}|{direction}|so-tttt|sent", "sent", "so-tttt", direction, "OFFICIAL_DOC"),)
+        key = "|".join((sha, sender.lower(), direction, "so-tttt", "sent", ""))
+        counts = (Count(key, "sent", "so-tttt", direction, "OFFICIAL_DOC", Verdict().profile),)
     verdict = Verdict(
         document=Document(
             code=DocumentField(value=code),

@@ -285,6 +285,51 @@ def newest(folder: Path) -> ht.Checkpoint:
     return ht.Checkpoint.parse(ht.open_note((folder / "log" / "checkpoint").read_text(), key))
 
 
+def event_of(index: int) -> str:
+    return f"message = (SELECT case_id FROM leaf WHERE idx = {index})"
+
+
+def delete_event(folder: Path, index: int) -> None:
+    sql(folder, (f"DELETE FROM event WHERE {event_of(index)}",))
+
+
+def delete_all_events(folder: Path, index: int) -> None:
+    sql(folder, ("DELETE FROM event",))
+
+
+def insert_event(folder: Path, index: int) -> None:
+    """A message sent that never was."""
+    columns = "at, month, kind, agency, direction, message_class, profile, rule, mode, value"
+    sql(
+        folder,
+        (
+            f"INSERT INTO event (key, message, {columns}) SELECT 'made up', 'NOBODY', {columns} FROM event"
+            f" WHERE {event_of(index)}",
+        ),
+    )
+
+
+def count_twice(folder: Path, index: int) -> None:
+    columns = "at, month, kind, agency, direction, message_class, profile, rule, mode, value, message"
+    sql(
+        folder,
+        (f"INSERT INTO event (key, {columns}) SELECT 'again', {columns} FROM event WHERE {event_of(index)}",),
+    )
+
+
+def edit_event(column: str, value: object) -> Callable:
+    def change(folder: Path, index: int) -> None:
+        sql(folder, (f"UPDATE event SET {column} = ? WHERE {event_of(index)}", value))
+
+    change.__name__ = f"event_{column}"
+    return change
+
+
+def move_event(folder: Path, index: int) -> None:
+    """Into another month, key and all."""
+    sql(folder, (f"UPDATE event SET month = '2026-10', at = at - 2678400000 WHERE {event_of(index)}",))
+
+
 TAMPERING = [
     ("blob_changed", flip_blob),
     ("blob_changed", cut_blob),
@@ -317,6 +362,15 @@ TAMPERING = [
     ("checkpoint_bad", flip_kept_note),
     ("checkpoint_missing", delete_note),
     ("checkpoint_bad", change_key),
+    ("count_missing", delete_event),
+    ("count_missing", delete_all_events),
+    ("count_extra", insert_event),
+    ("count_extra", count_twice),
+    ("count_changed", edit_event("agency", "so-khac")),
+    ("count_changed", edit_event("message_class", "WORK_MAIL")),
+    ("count_changed", edit_event("at", 1)),
+    ("count_changed", edit_event("kind", "received")),
+    ("count_extra", move_event),
 ]
 
 
@@ -343,6 +397,8 @@ def named(kind: str, tamper: Callable, index: int, report) -> bool:
     leaves = {one.leaf for one in report.damage if one.kind == kind}
     if kind not in kinds(report):
         return False
+    if kind.startswith("count_"):
+        return len(report.damage) == 1 or tamper is delete_all_events
     if kind in ("blob_changed", "blob_missing", "leaf_changed", "leaf_missing", "leaf_inserted", "truncated"):
         return index in leaves
     return kind != "row_changed" or tamper is edit_tombstone or {one.leaf for one in report.damage} == {index}
@@ -352,7 +408,13 @@ def rebuild(folder: Path) -> None:
     """Root with the log's key makes everything agree with the tampered rows again, as far as this machine knows."""
     shutil.rmtree(folder / "log")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    sql(folder, ("DELETE FROM checkpoint",))
+    key = "m.sha256 || '|' || lower(m.sender) || '|out|so-tttt|sent|'"
+    sql(
+        folder,
+        ("DELETE FROM checkpoint",),
+        ("DELETE FROM event WHERE message NOT IN (SELECT id FROM message)",),
+        (f"UPDATE event SET key = (SELECT {key} FROM message m WHERE m.id = event.message)",),
+    )
     with sqlite3.connect(folder / "gateway.db") as other:
         rows = other.execute("SELECT idx, entry FROM leaf ORDER BY idx").fetchall()
         other.execute("DELETE FROM leaf WHERE idx >= ?", (len(rows),))
