@@ -210,8 +210,8 @@ def _views(text: str) -> Iterator[tuple[list[str], bool, list[bool]]]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     yield vietnamese.clean("\n".join(lines)).split("\n") if not text.isascii() else lines, False, []
     if _COLUMN.search(text):  # one letter below the other
-        columns = [_GAPS.sub("", found[0]) for found in _COLUMN.finditer(vietnamese.clean("\n".join(lines)))]
-        yield columns, False, []
+        found = (one[0] for one in _COLUMN.finditer(vietnamese.clean("\n".join(lines))))
+        yield [_GAPS.sub("", one) for one in found if len(one) < 400], False, []  # a mark has ten letters
     legacy: dict[str, dict[int, tuple[str, bool]]] = {}
     for number, line in enumerate(lines):
         for charset, view, caseless in vietnamese.legacy_views(line) if line else ():
