@@ -91,7 +91,10 @@ def list_(as_json: Json = False, config: Config = Path("config")) -> None:
     """Những gì đã công bố / what was published, every revision."""
 
     async def work(archive: Archive) -> int:
-        for one in await archive.database.read(reports.kept):
+        published = await archive.database.read(reports.kept)
+        if not published and not as_json:
+            typer.echo("chưa công bố kỳ nào / nothing was published yet")
+        for one in published:
             if as_json:
                 told: dict[str, Any] = {
                     "period": one.period,
