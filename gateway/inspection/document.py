@@ -539,7 +539,7 @@ def _abstract(
                 pieces and _begins_body(text, pieces, n in apart, after[n - title_at :])
             ):
                 break
-            if pieces and pieces[-1].endswith((".", ";")):
+            if pieces and (pieces[-1].endswith(".") or (pieces[-1].endswith(";") and text[:1].isupper())):
                 break
             pieces.append(text)
             if len(" ".join(pieces)) > 500:

@@ -351,8 +351,8 @@ _THETA = np.arange(ANGLES, dtype=np.float32) * np.float32(2 * np.pi / ANGLES)
 _COS, _SIN = np.cos(_THETA), np.sin(_THETA)
 _U = ((np.arange(2 * COLUMNS) + 0.5) * OUTER / (2 * COLUMNS)).astype(np.float32)
 #: Seals of state bodies are round. A ring whose axes differ by more than a quarter is an oval stamp, or photographed
-#: from far aside: for a person. Rings fitted to whole seals come to 0.02, to pieces of seals on published documents to 0.11;
-#: oval stamps have 0.13 and more.
+#: from far aside: for a person. Rings fitted to whole seals come to 0.02, to pieces of seals on published documents to
+#: 0.11; oval stamps have 0.13 and more.
 OVAL = 0.12
 #: Radius as a function of the angle: mean, shift of the centre (order 1), ellipse (order 2).
 _BASIS = np.stack([np.ones_like(_THETA), _COS, _SIN, np.cos(2 * _THETA), np.sin(2 * _THETA)], axis=1)
