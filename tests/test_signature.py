@@ -321,3 +321,22 @@ def test_detached_signatures_are_checked_against_their_content(store: TrustStore
     assert missing.state is S.ERROR and "not checked" in missing.reason
     assert check_detached(whole, None, store, files.NOW).state is S.VALID_UNTIMESTAMPED
     assert check_detached(b"nonsense", None, store, files.NOW).state is S.ERROR
+    assert check_detached(apart + b"\0\0", b"content", store, files.NOW).state is S.VALID_UNTIMESTAMPED
+    assert check_detached(apart + b"more", b"content", store, files.NOW).state is S.ERROR
+
+
+def test_signed_attributes_are_no_content(store: TrustStore):
+    """The signature over signed attributes verifies over their bytes too when the attributes are left out."""
+    from asn1crypto import cms as asn1
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+    own = files.pki().department
+    builder = pkcs7.PKCS7SignatureBuilder().set_data(b"content").add_signer(own.certificate, own.key, hashes.SHA256())
+    apart = builder.sign(Encoding.DER, [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary])
+    whole = asn1.ContentInfo.load(apart)
+    signer = whole["content"]["signer_infos"][0]
+    attributes = b"\x31" + signer["signed_attrs"].dump()[1:]
+    kept = ("version", "sid", "digest_algorithm", "signature_algorithm", "signature")
+    whole["content"]["signer_infos"] = [asn1.SignerInfo({name: signer[name] for name in kept})]
+    assert check_detached(whole.dump(force=True), attributes, store, files.NOW).state is S.ERROR

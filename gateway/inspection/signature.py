@@ -97,6 +97,12 @@ def check(data: bytes, trust: TrustStore, first_seen: dt.datetime) -> SignatureF
         return SignatureFacts((_broken(f"the file cannot be judged: {error}"),))
 
 
+#: A SET OF attributes of PKCS #9 in DER: what is signed in place of a content (RFC 5652 5.3).
+_ATTRIBUTES = re.compile(
+    rb"\x31(?:[\x00-\x7f]|[\x81-\x84].{1,4}?)\x30.{1,5}?\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09", re.DOTALL
+)
+
+
 def check_detached(data: bytes, content: bytes | None, trust: TrustStore, first_seen: dt.datetime) -> Signature:
     """Judge a CMS signature that is no part of a PDF: `.p7s` beside its content, or `.p7m` that holds it.
 
@@ -108,7 +114,12 @@ def check_detached(data: bytes, content: bytes | None, trust: TrustStore, first_
 
             data = base64.b64decode(b"".join(data.split(b"-----")[2].split()))
         signed = cms.parse(data)
+        if data[signed.size :].strip(b"\0\r\n"):
+            raise BadCms("something behind the signature")
         body = signed.content if signed.content is not None else content
+        if body is not None and signed.signer.signed is None and _ATTRIBUTES.match(body):
+            # The signature of somebody's signed attributes, shown as one over them (RFC 5652 5.4 signs both alike).
+            raise BadCms("what is signed are signed attributes")
         case = _Case("", "CMS", signed=signed)
         if body is None:
             case.certificate = cms.find_signer(signed)
