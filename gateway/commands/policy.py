@@ -290,8 +290,8 @@ def _replayed(
 
     settings = config.read(folder)
     if settings.database_url.startswith("sqlite") and not (settings.data / "gateway.db").exists():
-        text = f"no archive in {settings.data} yet; start `congvan serve` once, or mend `data`"
-        raise ConfigError([_located(folder, Problem("gateway.yaml", 0, 0, f"data: {text}"))])
+        told = f"data: no archive in {settings.data} yet; start `congvan serve` once, or mend `data`"
+        raise ConfigError([_located(folder, Problem("gateway.yaml", 0, 0, told))])
     database = Database.open(settings.database_url)
     inspect = replay.inspector(open_store(settings), _settings(folder))
     try:
