@@ -321,18 +321,33 @@ _CHARSETS = {
 }  # fmt: skip
 for _name, (_charset, _encode) in _CHARSETS.items():
     attack("charset", _name, lambda c=_charset, e=_encode: _text(c, e(PAPER)))
-    attack("charset", f"html: {_name}", lambda c=_charset, e=_encode: single(
-        f"Content-Type: text/html; charset={c or 'x'}\nContent-Transfer-Encoding: base64\n", coded(e(_PAGED))))
+    attack(
+        "charset",
+        f"html: {_name}",
+        lambda c=_charset, e=_encode: single(
+            f"Content-Type: text/html; charset={c or 'x'}\nContent-Transfer-Encoding: base64\n", coded(e(_PAGED))
+        ),
+    )
     attack("charset", f"inline, named: {_name}", lambda c=_charset, e=_encode: mixed((
         f"Content-Type: text/plain; charset={c or 'x'}; name=a.txt\nContent-Disposition: inline; filename=a.txt\n"
         "Content-Transfer-Encoding: base64\n", coded(e(PAPER)))))  # fmt: skip
-attack("charset", "utf-7 in a meta element", lambda: single(
-    "Content-Type: text/html\n", b"<meta http-equiv=content-type content='text/html; charset=utf-7'>" + _PAGED.encode("utf-7")))
+attack(
+    "charset",
+    "utf-7 in a meta element",
+    lambda: single(
+        "Content-Type: text/html\n",
+        b"<meta http-equiv=content-type content='text/html; charset=utf-7'>" + _PAGED.encode("utf-7"),
+    ),
+)
 attack("charset", "utf-16 in an XML declaration", lambda: attached("a.xml", ("\ufeff<?xml version='1.0' encoding='utf-16'?><a>\n"
     + MARK + "\n</a>").encode("utf-16-le")))  # fmt: skip
 for _codec in ("utf-7", "utf-16-le", "utf-16-be", "utf-16", "utf-32", "utf-8-sig"):
     attack("charset", f"file in {_codec}", lambda c=_codec: attached("a.txt", PAPER.encode(c)))
-    attack("charset", f"page in {_codec}", lambda c=_codec: attached("a.html", f"<html><body><p>{MARK}</p></body></html>".encode(c)))
+    attack(
+        "charset",
+        f"page in {_codec}",
+        lambda c=_codec: attached("a.html", f"<html><body><p>{MARK}</p></body></html>".encode(c)),
+    )
 
 
 # -- subjects and header fields ----------------------------------------------------------------------------------------
@@ -385,12 +400,21 @@ for _name, _value in _SUBJECTS.items():
 for _field in ("Subject", "subject", "Thread-Topic", "Comments", "Keywords", "X-Classification", "Sensitivity", "Content-Description",
                "Organization", "X-Subject", "Resent-Subject", "Summary", "X-Label", "X-Message-Flag"):  # fmt: skip
     attack("subject", f"field {_field}", lambda f=_field: _subject("x", f"{f}: {_word(_TAGGED)}\n"))
-attack("subject", "display name of the sender", lambda: _subject("x").replace(b"Van thu", _word(f"[{MARK}] Văn thư").encode()))
-attack("subject", "display name of the recipient", lambda: _subject("x").replace(b"To: <", f"To: {_word(MARK)} <".encode()))
+attack(
+    "subject",
+    "display name of the sender",
+    lambda: _subject("x").replace(b"Van thu", _word(f"[{MARK}] Văn thư").encode()),
+)
+attack(
+    "subject", "display name of the recipient", lambda: _subject("x").replace(b"To: <", f"To: {_word(MARK)} <".encode())
+)
 attack("subject", "field with a blank before the colon", lambda: _subject("x", f"Subject : {_word(_TAGGED)}\n"))
 attack("subject", "subject of the part", lambda: mixed((f"Subject: {_word(_TAGGED)}\nContent-Type: text/plain\n", "x")))
-attack("subject", "protected header", lambda: single(
-    'Content-Type: text/plain; protected-headers="v1"\n' + f"Subject: {_word(_TAGGED)}\n", "x"))
+attack(
+    "subject",
+    "protected header",
+    lambda: single('Content-Type: text/plain; protected-headers="v1"\n' + f"Subject: {_word(_TAGGED)}\n", "x"),
+)
 
 
 # -- calendars and cards -----------------------------------------------------------------------------------------------
@@ -422,8 +446,14 @@ _EVENTS = {
 }  # fmt: skip
 for _name, _event in _EVENTS.items():
     _body = _calendar(_event)
-    attack("calendar", f"part: {_name}", lambda b=_body: mixed((
-        "Content-Type: text/calendar; charset=utf-8; method=REQUEST\nContent-Transfer-Encoding: 8bit\n", b), kind="alternative"))
+    attack(
+        "calendar",
+        f"part: {_name}",
+        lambda b=_body: mixed(
+            ("Content-Type: text/calendar; charset=utf-8; method=REQUEST\nContent-Transfer-Encoding: 8bit\n", b),
+            kind="alternative",
+        ),
+    )
     attack("calendar", f"file: {_name}", lambda b=_body: attached("hop.ics", b.encode(), "text/calendar"))
 _CARDS = {
     "name": f"FN:{MARK}", "note": f"NOTE:Kính gửi\\n{MARK}", "title": f"TITLE:{MARK}",
@@ -712,14 +742,18 @@ def _word_file(**parts: bytes | str) -> bytes:
     return corpus.zipped(members)
 
 
-def page_picture(text: str = PAPER, kind: str = "png", size: tuple[int, int] = (1240, 1754), colour: str = "black") -> bytes:
+def page_picture(
+    text: str = PAPER, kind: str = "png", size: tuple[int, int] = (1240, 1754), colour: str = "black"
+) -> bytes:
     """A page as a picture, 150 dpi."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", size, "white")
     drawing = ImageDraw.Draw(image)
     face = ImageFont.truetype(str(corpus.font()), 34)
-    for number, line in enumerate(text.split("\n") + ["Căn cứ Luật Tổ chức chính quyền địa phương;", "Xét đề nghị của Giám đốc Sở Nội vụ,"] * 4):
+    for number, line in enumerate(
+        text.split("\n") + ["Căn cứ Luật Tổ chức chính quyền địa phương;", "Xét đề nghị của Giám đốc Sở Nội vụ,"] * 4
+    ):
         drawing.text((150, 120 + 60 * number), line, colour, face)
     out = io.BytesIO()
     image.save(out, kind, dpi=(150, 150))
@@ -806,7 +840,11 @@ def _odt(inside: str) -> bytes:
     content = f"<office:document-content {space}><office:body><office:text><text:p>Xin chào các đồng chí</text:p>{inside}</office:text></office:body></office:document-content>"
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, data in (("mimetype", "application/vnd.oasis.opendocument.text"), ("content.xml", content), ("META-INF/manifest.xml", "<m/>")):
+        for name, data in (
+            ("mimetype", "application/vnd.oasis.opendocument.text"),
+            ("content.xml", content),
+            ("META-INF/manifest.xml", "<m/>"),
+        ):
             archive.writestr(name, data)
     return out.getvalue()
 
@@ -927,8 +965,14 @@ def _lying() -> bytes:
         if "/ToUnicode" not in face:
             continue
         table = face["/ToUnicode"].get_object().get_data().decode("latin-1")
-        table = _re.sub(r"<([0-9A-Fa-f]{2})> <([0-9A-Fa-f]{4})>", lambda m: f"<{m[1]}> <{97 + int(m[1], 16) % 25:04X}>", table)
-        table = _re.sub(r"(?m)^<([0-9A-Fa-f]{2})> <[0-9A-Fa-f]{2}> \\[(.*?)\\]$", lambda m: m[0].replace("1EAC", "0041").replace("1EC6", "0045"), table)
+        table = _re.sub(
+            r"<([0-9A-Fa-f]{2})> <([0-9A-Fa-f]{4})>", lambda m: f"<{m[1]}> <{97 + int(m[1], 16) % 25:04X}>", table
+        )
+        table = _re.sub(
+            r"(?m)^<([0-9A-Fa-f]{2})> <[0-9A-Fa-f]{2}> \\[(.*?)\\]$",
+            lambda m: m[0].replace("1EAC", "0041").replace("1EC6", "0045"),
+            table,
+        )
         table = table.replace("1EAC", "0041").replace("1EC6", "0045").replace("1eac", "0041").replace("1ec6", "0045")
         stream = StreamObject()
         stream._data = table.encode("latin-1")
@@ -1039,10 +1083,23 @@ def _huge_png() -> bytes:
 
 for _name, (_file, _make) in PAPERS.items():
     attack("paper", _name, lambda f=_file, m=_make: attached(f, m()))
-attack("paper", "picture in the text of a mail", lambda: mixed(
-    ("Content-Type: text/html\n", "<img src=cid:a>"),
-    ("Content-Type: image/png\nContent-ID: <a>\nContent-Disposition: inline\nContent-Transfer-Encoding: base64\n", coded(_PAGE)), kind="related"))
-attack("paper", "picture in an address of a page", lambda: html(f"<img src='data:image/png;base64,{base64.b64encode(_PAGE).decode()}'>"))
+attack(
+    "paper",
+    "picture in the text of a mail",
+    lambda: mixed(
+        ("Content-Type: text/html\n", "<img src=cid:a>"),
+        (
+            "Content-Type: image/png\nContent-ID: <a>\nContent-Disposition: inline\nContent-Transfer-Encoding: base64\n",
+            coded(_PAGE),
+        ),
+        kind="related",
+    ),
+)
+attack(
+    "paper",
+    "picture in an address of a page",
+    lambda: html(f"<img src='data:image/png;base64,{base64.b64encode(_PAGE).decode()}'>"),
+)
 
 
 def main() -> int:

@@ -25,7 +25,11 @@ from tests.harness import OURS, Gateway, PasswordServer, Sink, write_config
 
 TO = f"van.thu@{OURS}"
 BAD = f"smuggled@{OURS}"
-MAIL = b"From: <a@example.vn>\r\nTo: <" + TO.encode() + b">\r\nSubject: x\r\nDate: Fri, 20 Nov 2026 09:00:00 +0700\r\nMessage-ID: <%d@x>\r\n\r\nXin chao\r\n"
+MAIL = (
+    b"From: <a@example.vn>\r\nTo: <"
+    + TO.encode()
+    + b">\r\nSubject: x\r\nDate: Fri, 20 Nov 2026 09:00:00 +0700\r\nMessage-ID: <%d@x>\r\n\r\nXin chao\r\n"
+)
 OPEN: list[bytes | int] = [1, b"EHLO client.example\r\n", 1]
 ENVELOPE: list[bytes | int] = [b"MAIL FROM:<a@example.vn>\r\n", 1, f"RCPT TO:<{TO}>\r\n".encode(), 1, b"DATA\r\n", 1]
 SMUGGLED = f"MAIL FROM:<a@example.vn>\r\nRCPT TO:<{BAD}>\r\nDATA\r\nSubject: y\r\n\r\ny\r\n.\r\n".encode()
@@ -37,15 +41,40 @@ def command(line: bytes) -> list[bytes | int]:
 
 
 def rcpt(path: str) -> list[bytes | int]:
-    return [*OPEN, b"MAIL FROM:<a@example.vn>\r\n", 1, f"RCPT TO:{path}\r\n".encode(), 1, b"DATA\r\n", 1, MAIL % 2 + b".\r\n", 1, b"QUIT\r\n"]
+    return [
+        *OPEN,
+        b"MAIL FROM:<a@example.vn>\r\n",
+        1,
+        f"RCPT TO:{path}\r\n".encode(),
+        1,
+        b"DATA\r\n",
+        1,
+        MAIL % 2 + b".\r\n",
+        1,
+        b"QUIT\r\n",
+    ]
 
 
 def data(octets: bytes, *more: bytes) -> list[bytes | int]:
     return [*OPEN, *ENVELOPE, octets, *more]
 
 
-_LINE_ENDS = (b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\n", b"\0\r\n", b"\r\0\n", b"\x0b\r\n", b"\x85", b"\xe2\x80\xa8")
-_ENDS = [first + b"." + second for first in _LINE_ENDS for second in _LINE_ENDS if (first, second) != (b"\r\n", b"\r\n")]
+_LINE_ENDS = (
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\n\n",
+    b"\r\r",
+    b"\r\n\n",
+    b"\0\r\n",
+    b"\r\0\n",
+    b"\x0b\r\n",
+    b"\x85",
+    b"\xe2\x80\xa8",
+)
+_ENDS = [
+    first + b"." + second for first in _LINE_ENDS for second in _LINE_ENDS if (first, second) != (b"\r\n", b"\r\n")
+]
 
 
 def attacks() -> dict[str, tuple[str, list[bytes | int], int]]:
@@ -58,7 +87,11 @@ def attacks() -> dict[str, tuple[str, list[bytes | int], int]]:
     for number, end in enumerate(_ENDS):
         # An end of data of another form, then a second transaction: at most one message may come of it.
         add(f"end {end!r}", data(MAIL % number + end, SMUGGLED, b".\r\n", b"QUIT\r\n"), 1)
-        add(f"end {end!r}, octet by octet", data(*[bytes([b]) for b in MAIL % number + end + SMUGGLED[:40]], b"\r\n.\r\n"), 1)
+        add(
+            f"end {end!r}, octet by octet",
+            data(*[bytes([b]) for b in MAIL % number + end + SMUGGLED[:40]], b"\r\n.\r\n"),
+            1,
+        )
     for number in range(1, 5):
         add(f"end cut at {number}", data(MAIL % 900 + b"\r\n.\r\n"[:number]), 0)
     for name, line in {
@@ -85,7 +118,13 @@ def attacks() -> dict[str, tuple[str, list[bytes | int], int]]:
         may = name in ("source route", "percent", "bang", "quoted at", "quoted", "pipe", "path", "minus")
         add(f"recipient: {name}", rcpt(path), 1 if may else 0)
     add("group behind STARTTLS", [*OPEN, b"STARTTLS\r\n" + SMUGGLED, 1])
-    add("group behind DATA", [*OPEN, b"MAIL FROM:<a@example.vn>\r\n" + f"RCPT TO:<{TO}>\r\nDATA\r\n".encode() + MAIL % 5 + b".\r\n" + SMUGGLED])
+    add(
+        "group behind DATA",
+        [
+            *OPEN,
+            b"MAIL FROM:<a@example.vn>\r\n" + f"RCPT TO:<{TO}>\r\nDATA\r\n".encode() + MAIL % 5 + b".\r\n" + SMUGGLED,
+        ],
+    )
     add("spoke first", [SMUGGLED])
     add("TLS to a plain listener", [1, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)])
     add("half closed in data", data(MAIL % 6))
@@ -93,7 +132,15 @@ def attacks() -> dict[str, tuple[str, list[bytes | int], int]]:
     add("nothing but line ends", [1, b"\r\n" * 5000])
     add("two thousand NOOP", [*OPEN, b"NOOP\r\n" * 2000])
     add("two thousand RSET", [*OPEN, b"RSET\r\n" * 2000])
-    add("five thousand recipients", [*OPEN, b"MAIL FROM:<a@example.vn>\r\n", 1, b"".join(b"RCPT TO:<a%d@%s>\r\n" % (n, OURS.encode()) for n in range(5000))])
+    add(
+        "five thousand recipients",
+        [
+            *OPEN,
+            b"MAIL FROM:<a@example.vn>\r\n",
+            1,
+            b"".join(b"RCPT TO:<a%d@%s>\r\n" % (n, OURS.encode()) for n in range(5000)),
+        ],
+    )
     add("a hundred thousand header lines", data(b"X: y\r\n" * 100_000 + b"\r\n.\r\n"), 1)
     add("header without end", data(b"X: " + b"y" * 60_000 + b"\r\n" + MAIL % 8 + b".\r\n"), 1)
     add("a line of a megabyte", data(b"x" * 1_000_000 + b"\r\n.\r\n", SMUGGLED))
@@ -101,14 +148,30 @@ def attacks() -> dict[str, tuple[str, list[bytes | int], int]]:
     add("only the end", data(b".\r\n"), 1)
     add("loop", data(b"Received: from x by y; Fri, 20 Nov 2026 09:00:00 +0700\r\n" * 120 + MAIL % 9 + b".\r\n"), 0)
     for where in ("submission", "relay", "filter"):
-        add(f"AUTH over plain text at {where}", [*OPEN, b"AUTH PLAIN " + base64.b64encode(b"\0a@b\0mat-khau-dung") + b"\r\n", 1, *ENVELOPE[:1], 1], 0, where)
+        add(
+            f"AUTH over plain text at {where}",
+            [*OPEN, b"AUTH PLAIN " + base64.b64encode(b"\0a@b\0mat-khau-dung") + b"\r\n", 1, *ENVELOPE[:1], 1],
+            0,
+            where,
+        )
     plain = base64.b64encode(b"\0van.thu@tinhdemo.gov.vn\0sai").decode()
     for name, lines in {
         "junk": ["AUTH PLAIN !!!!"], "cancelled": ["AUTH PLAIN", "*"], "oversize": ["AUTH PLAIN " + "A" * 13000], "unknown": ["AUTH CRAM-MD5"], "XOAUTH2": ["AUTH XOAUTH2 " + plain], "nothing": ["AUTH PLAIN ="],
         "two NUL": ["AUTH PLAIN " + base64.b64encode(b"\0\0\0").decode()], "another identity": ["AUTH PLAIN " + base64.b64encode(b"root\0van.thu@tinhdemo.gov.vn\0mat-khau-dung").decode()], "LOGIN junk": ["AUTH LOGIN", "%%%", "%%%"],
         "LOGIN empty": ["AUTH LOGIN", "", ""], "line end in the name": ["AUTH PLAIN " + base64.b64encode(b"\0a\r\nb\0mat-khau-dung").decode()], "command as an answer": ["AUTH LOGIN", "MAIL FROM:<a@b.vn>", "QUIT"], "wrong": ["AUTH PLAIN " + plain],
     }.items():  # fmt: skip
-        add(f"AUTH: {name}", [*OPEN, *[step for line in lines for step in (line.encode() + b"\r\n", 1)], b"MAIL FROM:<van.thu@tinhdemo.gov.vn>\r\n", 1, b"QUIT\r\n"], 0, "submissions")
+        add(
+            f"AUTH: {name}",
+            [
+                *OPEN,
+                *[step for line in lines for step in (line.encode() + b"\r\n", 1)],
+                b"MAIL FROM:<van.thu@tinhdemo.gov.vn>\r\n",
+                1,
+                b"QUIT\r\n",
+            ],
+            0,
+            "submissions",
+        )
     add("AUTH and a group", [*OPEN, b"AUTH LOGIN\r\nMAIL FROM:<a@b.vn>\r\n" + SMUGGLED, 1], 0, "submissions")
     add("MAIL without login", [*OPEN, *ENVELOPE[:1], 1], 0, "submissions")
     return found
@@ -217,7 +280,10 @@ def run(folder: Path) -> dict[str, object]:
             wrong.append(f"exit code {code}")
         log = gateway.log.read_text(errors="replace")
         if "Traceback" in log or '"level": "error"' in log:
-            wrong.append("an error in the log: " + next(line for line in log.splitlines() if "Traceback" in line or '"error"' in line)[:300])
+            wrong.append(
+                "an error in the log: "
+                + next(line for line in log.splitlines() if "Traceback" in line or '"error"' in line)[:300]
+            )
     finally:
         if gateway.process is not None and gateway.process.poll() is None:
             gateway.kill()

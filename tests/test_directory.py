@@ -123,7 +123,8 @@ def test_listed_official_is_the_list_alone(known: directory.Directory) -> None:
 @pytest.mark.parametrize(
     ("domain", "imitated"),
     [
-        ("gov.vn.example.com", "gov.vn"), ("binhduong-gov.vn", "binhduong.gov.vn"), ("binhduong.gov.vn.co", "binhduong.gov.vn"),
+        ("gov.vn.example.com", "gov.vn"), ("binhduong-gov.vn", "binhduong.gov.vn"),
+        ("binhduong.gov.vn.co", "binhduong.gov.vn"),
         ("binhduong.g\u043ev.vn", "binhduong.gov.vn"), ("xn--gv-jbc.vn", "gov.vn"),
         ("gov-vn.com", "gov.vn"), ("binhduong.gov.vn.", "binhduong.gov.vn"),
         ("binhduong.gov.vn", ""), ("gmail.com", ""), ("governor.vn", ""), ("", ""),

@@ -989,7 +989,6 @@ def foreign_signatures(data: bytes, type: str) -> Iterable[str]:
     ):
         yield "pdf" if b"%PDF-" in head else "unknown"
 
-
     if type not in _HOLDS_OTHERS or type == "pdf":
         # Programs for these look through the whole file; so many bytes do not come by chance.
         if b"Rar!\x1a\x07" in data:
