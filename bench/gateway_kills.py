@@ -130,8 +130,9 @@ def check(postgres: Postgres, sink: harness.Sink, load: Load, kills: list[tuple[
     for name, owner, intent, finished in journal:
         if any(who == owner and intent / 1000 <= dead and begun <= finished / 1000 for who, begun, dead in kills):
             by_kill[name] += 1
-        else:
+        else:  # such as a gateway that was not heard of for the time of its lease, though it lived
             unexplained += 1
+            print(f"no kill: {name} by {owner}, {intent} to {finished}", file=sys.stderr, flush=True)
     unexplained += sum(max(0, times - 1 - by_kill[name]) for name, times in copies.items())
     return {
         "acked": len(load.taken),
