@@ -447,6 +447,23 @@ def test_slanted_letters_keep_the_order_they_were_drawn_in() -> None:
     assert "T Ố I M Ậ T" in "\n".join(segment.text for segment in text.extract(out.getvalue(), "pdf").segments)
 
 
+def test_an_italic_made_from_upright_letters_stands_in_its_line() -> None:
+    """Signing programs put day and number into the gaps of a text, in letters that lean and lines that do not."""
+    from reportlab.pdfgen import canvas
+
+    out = io.BytesIO()
+    sheet = canvas.Canvas(out, pagesize=(595, 842))
+    sheet.setFont("Times-Roman", 13)
+    sheet.drawString(300, 725, "ngay        thang 02 nam 2025")
+    stamp = sheet.beginText()
+    stamp.setTextTransform(1, 0, 0.2126, 1, 330, 725.3)
+    stamp.textOut("20")
+    sheet.drawText(stamp)
+    sheet.save()
+    read = "\n".join(segment.text for segment in text.extract(out.getvalue(), "pdf").segments)
+    assert "ngay 20 thang 02 nam 2025" in " ".join(read.split())
+
+
 def test_small_capitals_are_capitals() -> None:
     run = "<w:p><w:r><w:rPr><w:smallCaps/></w:rPr><w:t>Mật</w:t></w:r></w:p>"
     off = '<w:p><w:r><w:rPr><w:caps/><w:smallCaps w:val="0"/></w:rPr><w:t>Tối</w:t></w:r></w:p>'

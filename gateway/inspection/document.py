@@ -462,10 +462,17 @@ def _place_name(place: str) -> str:
     return " ".join(words) or place
 
 
+_OFFICE = re.compile(r"(?:chu tich|(?:tong )?giam doc|bo truong|cuc truong|hieu truong|chanh an|vien truong) ")
+
+
 def _agency(header: list[str], number_at: int) -> str | None:
     """The left column above the number, in capitals: the last body named there issues, those above are superior."""
     rows: list[str] = []
-    limit = number_at if number_at >= 0 else 8
+    limit = number_at
+    if number_at < 0:  # then the kind ends the header, or who decides: `CHỦ TỊCH ỦY BAN NHÂN DÂN TỈNH`
+        folds = [vietnamese.fold(line).strip() for line in header[:8]]
+        ends = (n for n, line in enumerate(folds) if n and (line in _KIND_OF or _OFFICE.match(line)))
+        limit = next(ends, len(folds))
     for line in header[: max(limit, 1) if number_at >= 0 else limit]:
         for cell in _cells(line)[:1] if "\t" in line else _cells(line):
             folded = vietnamese.fold(cell)

@@ -1513,13 +1513,15 @@ def _laid_out(textpage: Any, content: str, raw: Any) -> str:
     """
     if len(content) != textpage.count_chars() or len(content) > 20_000:
         return content
-    rectangle = raw.FS_RECTF()
+    rectangle, matrix = raw.FS_RECTF(), raw.FS_MATRIX()
     handle, box = textpage.raw, raw.FPDFText_GetLooseCharBox  # the same height for all letters of a font
     words: list[tuple[float, float, float, float, str]] = []  # middle, height, left, right, word
     slanted: list[str] = []  # a watermark: its letters stand on as many lines, so it keeps the order it was drawn in
     for found in _WORDS.finditer(content):
         first, last = found.start(), found.end() - 1
-        if abs(math.sin(2 * raw.FPDFText_GetCharAngle(handle, first))) > SLANT:
+        # The direction of the line, not PDFium's angle of the letter: an italic made from upright letters leans, too.
+        placed = raw.FPDFText_GetMatrix(handle, first, matrix)
+        if placed and abs(math.sin(2 * math.atan2(matrix.b, matrix.a))) > SLANT:
             slanted.append(found[0])
             continue
         if not box(handle, first, rectangle):
