@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -591,54 +591,16 @@ def _free_recipients(c: Case) -> list[Hit]:
             continue
         staff = c.directory.owner_of_private(target.address)
         facts = {"address": target.address, "box": _box_text(staff)}
-        if staff is not None:
-            if not target.free:
-                hits.append(
-                    Hit(
-                        "To",
-                        evidence=target.address,
-                        disposition=WARN,
-                        text="other",
-                        facts=facts,
-                        recipients=(target.address,),
-                    )
-                )
-            elif staff.issued(c.day):
-                values = {"address": target.address, "official_address": staff.address}
-                hits.append(
-                    Hit(
-                        "To",
-                        evidence=target.address,
-                        text="recipient",
-                        facts=facts,
-                        recipients=(target.address,),
-                        notice="N02",
-                        values=values,
-                    )
-                )
-            else:
-                hits.append(
-                    Hit(
-                        "To",
-                        evidence=target.address,
-                        disposition=WARN,
-                        text="unissued",
-                        facts=facts,
-                        recipients=(target.address,),
-                    )
-                )
+        values = {"address": target.address}
+        hit = Hit("To", evidence=target.address, text="recipient", facts=facts, recipients=(target.address,))
+        if staff is not None and not target.free:
+            hits.append(replace(hit, disposition=WARN, text="other"))
+        elif staff is not None and not staff.issued(c.day):
+            hits.append(replace(hit, disposition=WARN, text="unissued"))
+        elif staff is not None:
+            hits.append(replace(hit, notice="N02", values=values | {"official_address": staff.address}))
         elif target.free and c.settings.free_recipients == "citizens" and not reply and not r.to_citizen:
-            hits.append(
-                Hit(
-                    "To",
-                    evidence=target.address,
-                    text="recipient",
-                    facts=facts,
-                    recipients=(target.address,),
-                    notice="N02",
-                    values={"address": target.address},
-                )
-            )
+            hits.append(replace(hit, notice="N02", values=values))
     return hits
 
 

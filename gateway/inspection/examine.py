@@ -329,18 +329,25 @@ class _Examiner:
         self.files[place] = FileFacts(**facts)
         for member, content, declared_type, is_inline in members:
             below = f"{path}/{member}"
-            inner = containers.sniff(content, member)
-            if depth + 1 > (self.budget.container_depth if inner in containers.CONTAINERS else DEEPEST):
+            if self.too_deep(content, member, depth + 1):
                 self.found("uninspectable", "too_deep", below)
                 self.files.append(
                     FileFacts(name=member, path=below, sha256=hashlib.sha256(content).hexdigest(), size=len(content),
-                              type=inner, depth=depth + 1)
+                              type=containers.sniff(content, member), depth=depth + 1)
                 )  # fmt: skip
                 continue
             self.file(
                 content, member.rsplit("/", 1)[-1] or member, below, declared_type, depth + 1, is_inline,
                 beside=lambda signed: signed_by_name(signed, ((one, body) for one, body, *_ in members)),
             )  # fmt: skip
+
+    def too_deep(self, data: bytes, name: str, depth: int) -> bool:
+        """Containers lie as deep as the budget says, other files as DEEPEST."""
+        if depth <= min(self.budget.container_depth, DEEPEST):
+            return False  # whatever it is: its type is found out once, when it is read
+        return depth > (
+            self.budget.container_depth if containers.sniff(data, name) in containers.CONTAINERS else DEEPEST
+        )
 
     def found(self, kind: str, value: str, about: str, where: str = "", evidence: str = "") -> None:
         self.findings.append(Finding(kind=kind, value=value, about=about, where=where, evidence=evidence))
@@ -570,16 +577,20 @@ class _Examiner:
             found = self.recognised(path, end, lambda ocr, seconds: ocr.head(opened, seconds))
             found += self.recognised(path, end, lambda ocr, seconds: ocr.read(opened, [1], seconds))
             self.marks(found, path)
+        # A red box round something is usual in pictures of a screen; only what is read in it counts here.
+        framed = self.framed(opened, path)
+        self.findings += [one for one in framed if one.kind == "secrecy" and one.value in secrecy.LEVELS]
 
-        def frames() -> list[Finding]:
+    def framed(self, opened: Any, path: str) -> list[Finding]:
+        """Marks in frames on the pages."""
+
+        def work() -> list[Finding]:
             from gateway.inspection import frames
 
             return frames.marks(opened)
 
-        # A red box round something is usual in pictures of a screen; only what is read in it counts here.
-        framed = self.check("frames", path, frames, [], self.budget.file_seconds)
-        marks = (one for one in framed if one.kind == "secrecy" and one.value in secrecy.LEVELS)
-        self.findings += [one.model_copy(update={"about": path}) for one in marks]
+        found = self.check("frames", path, work, [], self.budget.file_seconds)
+        return [one.model_copy(update={"about": path}) for one in found]
 
     def seen(
         self, opened: Any, kind: str, path: str, facts: dict[str, Any], content: text.Text, boxes: tuple[Any, ...]
@@ -601,16 +612,7 @@ class _Examiner:
             left = end - time.monotonic()  # what frames and seals take is not taken from reading
             self.marks(segments, path)
         if scan:
-
-            def frames() -> list[Finding]:
-                from gateway.inspection import frames
-
-                return frames.marks(opened)
-
-            self.findings += [
-                f.model_copy(update={"about": path})
-                for f in self.check("frames", path, frames, [], self.budget.file_seconds)
-            ]
+            self.findings += self.framed(opened, path)
 
         if kind == "pdf" and facts.get("signatures"):
 
@@ -644,7 +646,7 @@ class _Examiner:
         else:
             facts["seal_state"] = SealState.NOT_CHECKED
         if not needed:
-            segments += self.unlettered(opened, path, content, scan)
+            self.unlettered(opened, path, content, scan)
         if reading and needed:
             sealed = max(facts.get("seals", ()), key=lambda one: one.score, default=None)
             signed_page = sealed.page if sealed else next((page for page, _ in boxes), None)
@@ -666,12 +668,12 @@ class _Examiner:
                 self.found("uninspectable", "garbage_text" if content.layer == "garbage" else "unreadable_scan", path)
         return segments
 
-    def unlettered(self, opened: Any, path: str, content: text.Text, scan: bool) -> list[Segment]:
+    def unlettered(self, opened: Any, path: str, content: text.Text, scan: bool) -> None:
         """What is to be seen and no text layer says, in a file that has one: scanned pages among typed ones, scans over
         a text of their own, letters as drawings, and stamps put on as pictures. Looked at for marks alone."""
         found = self.check("pages", path, lambda: (_unread(opened, content), _stamps(opened)), None)
         if found is None or not (found[0] or found[1]) or not self.can_read(path):
-            return []
+            return
         pages, stamps = found
         end = time.monotonic() + self.budget.ocr_seconds
         segments: list[Segment] = []
@@ -689,15 +691,7 @@ class _Examiner:
             segments += self.recognised(path, end, lambda ocr, seconds: ocr.read(opened, few, seconds))
         self.marks(segments, path)
         if not scan:
-
-            def frames() -> list[Finding]:
-                from gateway.inspection import frames
-
-                return frames.marks(opened)
-
-            framed = self.check("frames", path, frames, [], self.budget.file_seconds)
-            self.findings += [one.model_copy(update={"about": path}) for one in framed]
-        return []
+            self.findings += self.framed(opened, path)
 
     def can_read(self, path: str) -> bool:
         """Whether OCR is there and wanted; why not is a fact."""

@@ -1568,5 +1568,5 @@ READERS: dict[str, Any] = {
     "odp": _opendocument, "odg": _opendocument, "rtf": _rtf, "html": _html, "txt": _plain, "csv": _plain,
     "json": _plain,
     "ics": _card, "vcf": _card, "xml": _xml, "svg": _xml, "doc": _doc, "xls": _xls, "ppt": _ppt, "ole": _ole_unknown,
-    "mht": _plain, "sh": _plain, "py": _plain, "pgp": _plain, "bat": _plain,
+    "sh": _plain, "py": _plain, "pgp": _plain, "bat": _plain,
 }  # fmt: skip
